@@ -1,0 +1,253 @@
+package member
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Why a statement does not enter a roster.
+var (
+	// ErrOtherMesh: it is for another mesh, or under another founder.
+	ErrOtherMesh = errors.New("statement is not of this mesh")
+	// ErrUnfounded: who signed or witnessed it is not known here (yet). It may
+	// be offered again after the statements that it rests on.
+	ErrUnfounded = errors.New("statement rests on a member that is not known here")
+	// ErrStale: its time is over for so long that it is not kept.
+	ErrStale = errors.New("statement is too old to keep")
+	// ErrFull: the roster holds as many as it may.
+	ErrFull = errors.New("roster is full")
+)
+
+const (
+	// keepExpired is how long an expired credential is remembered.
+	keepExpired = 90 * 24 * time.Hour
+	// keepRevoked is how long a revocation is remembered: longer than any grant
+	// that its target can have made.
+	keepRevoked = 2*MaxLifetime + keepExpired
+)
+
+// Roster is the set of statements about one mesh: credentials of nodes,
+// invitations, revocations. The zero value is not usable; see NewRoster.
+type Roster struct {
+	mesh, founder Key
+	credentials   map[Key][]*Credential // by subject, newest first
+	revocations   map[ID]*Revocation
+}
+
+// NewRoster returns the roster of the mesh that founder's credential is for.
+// Only chains that begin with the same mesh key and the same founder enter it,
+// so a leaked mesh key cannot grant a second founder to anybody who is in.
+func NewRoster(mesh, founder Key) *Roster {
+	return &Roster{mesh, founder, map[Key][]*Credential{}, map[ID]*Revocation{}}
+}
+
+// Mesh is the mesh key.
+func (r *Roster) Mesh() Key { return r.mesh }
+
+// Founder is the first node of every chain.
+func (r *Roster) Founder() Key { return r.founder }
+
+// AddCredential adds a credential of a node or an invitation. It reports
+// whether the set changed: a credential that is known, or older than those that
+// are kept for its subject, changes nothing and is no error.
+func (r *Roster) AddCredential(c *Credential, now time.Time) (bool, error) {
+	switch {
+	case c.Mesh() != r.mesh || c.Founder() != r.founder:
+		return false, fmt.Errorf("credential of %s: %w", c.Subject(), ErrOtherMesh)
+	case stale(c, now):
+		return false, fmt.Errorf("credential of %s: %w", c.Subject(), ErrStale)
+	}
+	known := r.credentials[c.Subject()]
+	if slices.ContainsFunc(known, func(k *Credential) bool { return k.id == c.id }) {
+		return false, nil
+	}
+	if !r.founded(c) {
+		return false, fmt.Errorf("credential of %s: %w", c.Subject(), ErrUnfounded)
+	}
+	if len(known) == 0 && len(r.credentials) >= MaxMembers {
+		return false, fmt.Errorf("credential of %s: %w: %d members and invitations", c.Subject(), ErrFull, MaxMembers)
+	}
+	next := append(slices.Clone(known), c)
+	slices.SortFunc(next, newestFirst)
+	next = next[:min(len(next), maxPerSubject)]
+	r.credentials[c.Subject()] = next
+	return slices.Contains(next, c), nil
+}
+
+func newestFirst(a, b *Credential) int {
+	if ga, gb := a.Grant(), b.Grant(); ga.Issued != gb.Issued {
+		return int(max(-1, min(1, gb.Issued-ga.Issued)))
+	}
+	return compareIDs(a.id, b.id)
+}
+
+func stale(c *Credential, now time.Time) bool {
+	return now.Unix()-c.Grant().Expires > int64(keepExpired/time.Second)
+}
+
+func staleRevocation(v *Revocation, now time.Time) bool {
+	return now.Unix()-v.At > int64(keepRevoked/time.Second)
+}
+
+// founded reports whether the members that a credential rests on are known: the
+// witness, and every node of the chain that itself joined by invitation.
+func (r *Roster) founded(c *Credential) bool {
+	if w := c.wire.Witness; w != nil && !r.knowsNode(w.By) {
+		return false
+	}
+	for i := 1; i < len(c.grants)-1; i++ {
+		if c.grants[i].Kind == Node && c.grants[i-1].Kind == Invite && !r.knowsNode(c.grants[i].Subject) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Roster) knowsNode(k Key) bool {
+	known := r.credentials[k]
+	return len(known) > 0 && known[0].Grant().Kind == Node
+}
+
+// AddRevocation adds a revocation by a node that is known here. It reports
+// whether the set changed.
+func (r *Roster) AddRevocation(v *Revocation, now time.Time) (bool, error) {
+	switch {
+	case v.Mesh() != r.mesh:
+		return false, fmt.Errorf("revocation of %s: %w", v.Target, ErrOtherMesh)
+	case staleRevocation(v, now):
+		return false, fmt.Errorf("revocation of %s: %w", v.Target, ErrStale)
+	case r.revocations[v.id] != nil:
+		return false, nil
+	case !r.mayRevoke(v):
+		return false, fmt.Errorf("revocation of %s by %s: %w", v.Target, v.By, ErrUnfounded)
+	case len(r.revocations) >= MaxRevocations:
+		return false, fmt.Errorf("revocation of %s: %w: %d revocations", v.Target, ErrFull, MaxRevocations)
+	}
+	r.revocations[v.id] = v
+	return true, nil
+}
+
+// mayRevoke: a node may take itself out; an admin may take out whoever its own
+// right does not come from.
+func (r *Roster) mayRevoke(v *Revocation) bool {
+	return slices.ContainsFunc(r.credentials[v.By], func(c *Credential) bool {
+		g := c.Grant()
+		return g.Kind == Node && (v.Leave() || g.Role == Admin && !c.through(v.Target))
+	})
+}
+
+// through reports whether the chain above the subject has key k.
+func (c *Credential) through(k Key) bool {
+	return slices.ContainsFunc(c.grants[:len(c.grants)-1], func(g Grant) bool { return g.Subject == k })
+}
+
+// Prune forgets what is too old to matter. It reports whether the set changed.
+func (r *Roster) Prune(now time.Time) bool {
+	changed := false
+	for k, known := range r.credentials {
+		kept := slices.DeleteFunc(slices.Clone(known), func(c *Credential) bool { return stale(c, now) })
+		changed = changed || len(kept) != len(known)
+		if r.credentials[k] = kept; len(kept) == 0 {
+			delete(r.credentials, k)
+		}
+	}
+	before := len(r.revocations)
+	maps.DeleteFunc(r.revocations, func(_ ID, v *Revocation) bool { return staleRevocation(v, now) })
+	return changed || len(r.revocations) != before
+}
+
+// Statement is one member of the set in its wire form.
+type Statement struct {
+	Credential []byte `cbor:"1,keyasint,omitempty"`
+	Revocation []byte `cbor:"2,keyasint,omitempty"`
+}
+
+// IDs returns the IDs of all statements, sorted.
+func (r *Roster) IDs() []ID {
+	ids := slices.Collect(maps.Keys(r.revocations))
+	for _, known := range r.credentials {
+		for _, c := range known {
+			ids = append(ids, c.id)
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	return ids
+}
+
+// Sum names the whole set: two rosters with the same sum hold the same.
+func (r *Roster) Sum() ID {
+	h := sha256.New()
+	for _, id := range r.IDs() {
+		h.Write(id[:])
+	}
+	return ID(h.Sum(nil))
+}
+
+// Statements returns the statements whose IDs want accepts, credentials that
+// others rest on first.
+func (r *Roster) Statements(want func(ID) bool) []Statement {
+	var creds []*Credential
+	for _, known := range r.credentials {
+		for _, c := range known {
+			if want(c.id) {
+				creds = append(creds, c)
+			}
+		}
+	}
+	slices.SortFunc(creds, func(a, b *Credential) int { return -newestFirst(a, b) })
+	var out []Statement
+	for _, c := range creds {
+		out = append(out, Statement{Credential: c.raw})
+	}
+	for id, v := range r.revocations {
+		if want(id) {
+			out = append(out, Statement{Revocation: v.raw})
+		}
+	}
+	return out
+}
+
+// Merge adds all statements that hold, in whatever order they come. It reports
+// whether the set changed, and the errors of those that did not enter.
+func (r *Roster) Merge(statements []Statement, now time.Time) (bool, error) {
+	changed := false
+	for {
+		var errs []error
+		var rest []Statement
+		progress := false
+		for _, s := range statements {
+			added, err := r.add(s, now)
+			progress = progress || added
+			if errors.Is(err, ErrUnfounded) {
+				rest = append(rest, s)
+			}
+			if err != nil {
+				errs = append(errs, err)
+			}
+		}
+		changed = changed || progress
+		if !progress || len(rest) == 0 {
+			return changed, errors.Join(errs...)
+		}
+		statements = rest
+	}
+}
+
+func (r *Roster) add(s Statement, now time.Time) (bool, error) {
+	if s.Revocation != nil {
+		v, err := ParseRevocation(s.Revocation)
+		if err != nil {
+			return false, err
+		}
+		return r.AddRevocation(v, now)
+	}
+	c, err := ParseCredential(s.Credential)
+	if err != nil {
+		return false, err
+	}
+	return r.AddCredential(c, now)
+}
