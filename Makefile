@@ -1,0 +1,74 @@
+# Everything a developer, a packager or CI does with this repository.
+# Only Go, git and make are needed; what else there is makes tests go deeper.
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Packages built or tested at once: the tests bring up whole offices, so more
+# than two at a time only make each other wait.
+PARALLEL    ?= 2
+TIMEOUT     ?= 12m
+FUZZTIME    ?= 4s
+SOAKTIME    ?= 2m
+BENCH       ?= .
+
+# The race detector needs a C compiler; without one the tests run all the same.
+CC_FOUND := $(shell command -v $$($(GO) env CC) 2>/dev/null)
+ifneq ($(CC_FOUND),)
+RACE ?= -race
+RACE_ENV := CGO_ENABLED=1
+endif
+
+.PHONY: build run test check fmt vet lint race unit fuzz bench demo soak clean
+
+build: ## bin/meshproxy
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
+
+run: build ## an office on 127.0.0.1:3000
+	bin/meshproxy serve
+
+# The order lets one step's build cache serve the next, and ends with the tests.
+test: check fuzz race
+
+check: fmt vet lint
+
+fmt:
+	@files="$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l)"; \
+	if [ -n "$$files" ]; then echo "gofmt: not formatted:"; echo "$$files"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+lint:
+	$(GO) run $(STATICCHECK) ./...
+
+race: ## every test, under the race detector
+ifeq ($(CC_FOUND),)
+	@echo "note: no C compiler found: the tests run without the race detector"
+endif
+	$(RACE_ENV) $(GO) test $(RACE) -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+
+unit: ## every test but the slow ones, without the race detector
+	$(GO) test -short -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+
+# go test fuzzes one target at a time. The targets are found in the sources:
+# asking the test binaries would link every one of them for a list of names.
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; git grep --untracked -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | sort | \
+	while IFS=: read -r file decl; do \
+		target="$${decl#func }"; \
+		echo "fuzz ./$$(dirname $$file) $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel $(PARALLEL) "./$$(dirname $$file)" </dev/null; \
+	done
+
+bench: ## benchmarks of every package; those of whole offices print Markdown
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./...
+
+demo: build ## two offices, one cache, on this machine; ends by itself
+	$(GO) run ./testnet/demo -bin bin/meshproxy
+
+soak: ## the whole-mesh tests again and again for SOAKTIME
+	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...
+
+clean:
+	rm -rf bin
