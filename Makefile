@@ -19,7 +19,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: build run test check fmt vet lint race unit fuzz bench demo soak clean
+.PHONY: build run test check fmt vet lint race unit fuzz bench demo soak clean help
 
 build: ## bin/meshproxy
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -28,9 +28,9 @@ run: build ## an office on 127.0.0.1:3000
 	bin/meshproxy serve
 
 # The order lets one step's build cache serve the next, and ends with the tests.
-test: check fuzz race
+test: check fuzz race ## everything that must pass before a change lands
 
-check: fmt vet lint
+check: fmt vet lint ## gofmt, go vet, staticcheck
 
 fmt:
 	@files="$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l)"; \
@@ -61,8 +61,9 @@ fuzz: ## every fuzz target for FUZZTIME
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel $(PARALLEL) "./$$(dirname $$file)" </dev/null; \
 	done
 
-bench: ## benchmarks of every package; those of whole offices print Markdown
+bench: build ## benchmarks of every package, then of whole offices, as Markdown
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./...
+	$(GO) run ./testnet/bench -bin bin/meshproxy
 
 demo: build ## two offices, one cache, on this machine; ends by itself
 	$(GO) run ./testnet/demo -bin bin/meshproxy
@@ -70,5 +71,8 @@ demo: build ## two offices, one cache, on this machine; ends by itself
 soak: ## the whole-mesh tests again and again for SOAKTIME
 	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...
 
-clean:
+clean: ## remove what make made
 	rm -rf bin
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10

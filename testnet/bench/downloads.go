@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/meshproxy/meshproxy/testnet/outside"
+	"github.com/meshproxy/meshproxy/testnet/process"
+)
+
+// way is a way to download the project, with what each round took.
+type way struct {
+	name   string
+	took   []time.Duration
+	counts map[outside.Kind]int // upstream requests of the last round
+	disk   int64                // bytes on disk of the office afterwards
+	peak   int64                // bytes of memory
+}
+
+// downloads measures every way to download the project, and returns an office that
+// has it all.
+func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*process.Office, error) {
+	direct := &way{name: "direct from the upstream"}
+	tree := &way{name: "from files (GOPROXY=file://)"}
+	cold := &way{name: "cold through an office"}
+	warm := &way{name: "warm through it"}
+	second := &way{name: "through a second office, no upstream"}
+	again := &way{name: "warm through the second"}
+	var keep *process.Office
+	for round := range b.rounds {
+		if keep != nil {
+			keep.Kill()
+		}
+		if err := b.client(ctx, direct, b.upstream.URL()); err != nil {
+			return nil, err
+		}
+		if err := b.client(ctx, tree, "file://"+string(b.tree)); err != nil {
+			return nil, err
+		}
+		a, err := b.binary.Start(ctx, filepath.Join(b.work, fmt.Sprintf("a%d", round)),
+			process.Options{Upstream: b.upstream.URL(), SumDB: b.sumdb})
+		if err != nil {
+			return nil, err
+		}
+		keep = a
+		for _, w := range []*way{cold, warm} {
+			if err := b.through(ctx, w, a); err != nil {
+				return nil, err
+			}
+		}
+		if err := b.second(ctx, a, round, second, again); err != nil {
+			a.Kill()
+			return nil, err
+		}
+	}
+	printWays(w, []*way{direct, cold, warm, second, again, tree}, zips)
+	return keep, nil
+}
+
+// second measures an office that joins a, has no upstream, and ends.
+func (b *bench) second(ctx context.Context, a *process.Office, round int, ways ...*way) error {
+	token, err := a.Invite(ctx)
+	if err != nil {
+		return err
+	}
+	o, err := b.binary.Start(ctx, filepath.Join(b.work, fmt.Sprintf("b%d", round)),
+		process.Options{Token: token, Upstream: "off", SumDB: b.sumdb})
+	if err != nil {
+		return err
+	}
+	defer o.Kill()
+	for _, w := range ways {
+		if err := b.through(ctx, w, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) through(ctx context.Context, w *way, o *process.Office) error {
+	if err := b.client(ctx, w, o.URL()); err != nil {
+		return fmt.Errorf("%w\n%s", err, o.Log())
+	}
+	w.peak = max(w.peak, o.PeakMemory())
+	var err error
+	w.disk, err = diskUsage(o.Data())
+	return err
+}
+
+// client downloads the project once, with an empty module cache, a checksum
+// database and no go.sum.
+func (b *bench) client(ctx context.Context, w *way, goproxy string) error {
+	dir, err := os.MkdirTemp(b.memory, "client-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	g, err := outside.NewGo(dir, "GOPROXY="+goproxy, "GOSUMDB="+b.sumdb)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(goproxy, "file:") {
+		g.Set("GOSUMDB=" + b.sumdb + " " + b.upstream.URL() + "/sumdb/" + sumsName)
+	}
+	if err := g.Write("go.mod", b.gomod); err != nil {
+		return err
+	}
+	b.upstream.Reset()
+	start := time.Now()
+	if _, err := g.Run(ctx, "mod", "download"); err != nil {
+		return fmt.Errorf("%s: %w", w.name, err)
+	}
+	w.took = append(w.took, time.Since(start))
+	w.counts = b.upstream.Counts()
+	return nil
+}
+
+func printWays(out io.Writer, ways []*way, zips int64) {
+	kinds := []outside.Kind{outside.Info, outside.Mod, outside.Zip, outside.Supported, outside.TreeHead, outside.Lookup, outside.Tile}
+	t := table.NewWriter()
+	header := table.Row{"go mod download", "seconds", "× direct", "disk × zips", "peak memory MB"}
+	for _, k := range kinds {
+		header = append(header, "upstream "+string(k))
+	}
+	t.AppendHeader(header)
+	for _, w := range ways {
+		row := table.Row{w.name, fmt.Sprintf("%.2f", median(w.took)/1e9), fmt.Sprintf("%.2f", median(ratios(w.took, ways[0].took))), "", ""}
+		if w.disk > 0 {
+			row[3], row[4] = fmt.Sprintf("%.2f", float64(w.disk)/float64(zips)), fmt.Sprintf("%.0f", float64(w.peak)/1e6)
+		}
+		for _, k := range kinds {
+			row = append(row, w.counts[k])
+		}
+		t.AppendRow(row)
+	}
+	fmt.Fprintf(out, "%s\n\n", t.RenderMarkdown())
+}
+
+// ratios divides the measurements of a way by those of another in the same round.
+func ratios(a, b []time.Duration) []float64 {
+	var r []float64
+	for i := range a {
+		r = append(r, float64(a[i])/float64(b[i]))
+	}
+	return r
+}
+
+func median[T ~int64 | ~float64](values []T) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	if n%2 == 1 {
+		return float64(sorted[n/2])
+	}
+	return (float64(sorted[n/2-1]) + float64(sorted[n/2])) / 2
+}
+
+// diskUsage is what the files below dir take, in bytes: blocks that are allocated,
+// since Badger makes files that are larger than what they hold.
+func diskUsage(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if os.IsNotExist(err) {
+			return nil // removed by the office meanwhile
+		} else if err != nil {
+			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && !e.IsDir() {
+			sum += st.Blocks * 512
+		}
+		return nil
+	})
+	return sum, err
+}
+
+// machineSettings let the tree be filled the way the machine gets its modules.
+func machineSettings() []string {
+	var settings []string
+	for _, name := range []string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE"} {
+		if out, err := exec.Command("go", "env", name).Output(); err == nil {
+			settings = append(settings, name+"="+strings.TrimSpace(string(out)))
+		}
+	}
+	return settings
+}

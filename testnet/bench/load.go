@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshproxy/meshproxy/testnet/process"
+)
+
+// load is a measurement of requests for one kind of file, at an office and at a
+// plain file server on the same files.
+type load struct {
+	kind, suffix string
+	requests     int
+	office, file []float64 // per second: requests, or bytes for zips
+}
+
+// loads measures warm answers against http.FileServer, taking turns.
+func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error {
+	plain, stop, err := b.startFileServer(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	zips, size, err := b.tree.Paths(".zip")
+	if err != nil {
+		return err
+	}
+	// Each zip some times, so that a gigabyte or so is moved.
+	times := max(1, int(1e9/size))
+	all := []*load{
+		{kind: ".info, requests/s", suffix: ".info", requests: b.requests},
+		{kind: ".mod, requests/s", suffix: ".mod", requests: b.requests},
+		{kind: ".zip, MB/s", suffix: ".zip", requests: times * len(zips)},
+	}
+	for _, l := range all {
+		paths, _, err := b.tree.Paths(l.suffix)
+		if err != nil {
+			return err
+		}
+		for range b.rounds {
+			for base, into := range map[string]*[]float64{o.URL(): &l.office, plain: &l.file} {
+				rate, err := b.measure(ctx, base, paths, l)
+				if err != nil {
+					return fmt.Errorf("%s: %w", l.kind, err)
+				}
+				*into = append(*into, rate)
+			}
+		}
+	}
+	printLoads(w, all, o)
+	return nil
+}
+
+// measure sends l.requests requests over b.clients connections, and returns the
+// requests per second, or MB per second for zips.
+func (b *bench) measure(ctx context.Context, base string, paths []string, l *load) (float64, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: b.clients, MaxConnsPerHost: b.clients}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	var next, bytes atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	start := time.Now()
+	for range b.clients {
+		g.Go(func() error {
+			buf := make([]byte, 64<<10)
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= l.requests {
+					return nil
+				}
+				n, err := fetch(ctx, client, base+paths[i%len(paths)], buf)
+				if err != nil {
+					return err
+				}
+				bytes.Add(n)
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	seconds := time.Since(start).Seconds()
+	if l.suffix == ".zip" {
+		return float64(bytes.Load()) / 1e6 / seconds, nil
+	}
+	return float64(l.requests) / seconds, nil
+}
+
+func fetch(ctx context.Context, client *http.Client, url string, buf []byte) (int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("GET %s: %s", url, resp.Status)
+	}
+	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, buf)
+}
+
+// startFileServer runs this program once more, as a file server on the tree.
+func (b *bench) startFileServer(ctx context.Context) (url string, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, serveFiles, string(b.tree))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		in.Close() // the end of its input ends it
+		cmd.Wait()
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		stop()
+		return "", nil, fmt.Errorf("file server: %w", err)
+	}
+	return strings.TrimSpace(line), stop, nil
+}
+
+func printLoads(out io.Writer, all []*load, o *process.Office) {
+	t := table.NewWriter()
+	t.AppendHeader(table.Row{"warm", "office", "http.FileServer", "office ÷ file server"})
+	for _, l := range all {
+		quotients := make([]float64, len(l.office))
+		for i := range l.office {
+			quotients[i] = l.office[i] / l.file[i]
+		}
+		t.AppendRow(table.Row{l.kind, fmt.Sprintf("%.0f", median(l.office)), fmt.Sprintf("%.0f", median(l.file)), fmt.Sprintf("%.2f", median(quotients))})
+	}
+	fmt.Fprintf(out, "%s\n\nPeak memory of the office over all of it: %.0f MB.\n", t.RenderMarkdown(), float64(o.PeakMemory())/1e6)
+}

@@ -1,0 +1,162 @@
+// Command bench measures whole offices, the real binary in processes of its own,
+// and prints Markdown tables. The upstream is on loopback and serves a tree of
+// real modules, filled once from where the machine gets its modules, so that the
+// network's noise stays out; module caches of clients are on a file system in
+// memory; ways of download take turns within each round, and medians are quoted.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/meshproxy/meshproxy/testnet/outside"
+	"github.com/meshproxy/meshproxy/testnet/process"
+)
+
+// sumsName is the name of the bench's own checksum database.
+const sumsName = "sums.test"
+
+func main() {
+	if len(os.Args) == 3 && os.Args[1] == serveFiles {
+		if err := fileServer(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	var c config
+	flag.StringVar(&c.bin, "bin", "bin/meshproxy", "the meshproxy `binary`")
+	flag.StringVar(&c.project, "project", ".", "the `directory` whose go.mod is downloaded")
+	flag.StringVar(&c.tree, "tree", defaultTree(), "keep the upstream's modules in this `directory` from run to run")
+	flag.StringVar(&c.scratch, "scratch", defaultScratch(), "module caches of clients go into this `directory`, best in memory")
+	flag.StringVar(&c.data, "data", os.TempDir(), "data of offices goes into this `directory`")
+	flag.IntVar(&c.rounds, "rounds", 5, "rounds of downloads")
+	flag.IntVar(&c.requests, "requests", 20000, "requests of each load measurement for small files")
+	flag.IntVar(&c.clients, "clients", 16, "connections that load comes over")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := c.run(ctx, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// config is what the flags say.
+type config struct {
+	bin, project, tree, scratch, data string
+	rounds, requests, clients         int
+}
+
+func defaultTree() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "meshproxy-bench")
+}
+
+func defaultScratch() string {
+	const memory = "/dev/shm"
+	if info, err := os.Stat(memory); err == nil && info.IsDir() {
+		return memory
+	}
+	return os.TempDir()
+}
+
+// bench is a prepared run.
+type bench struct {
+	config
+	binary   process.Binary
+	gomod    string
+	tree     outside.Tree
+	upstream *outside.Server
+	sumdb    string // GOSUMDB for everybody
+	work     string // below data
+	memory   string // below scratch
+}
+
+func (c config) run(ctx context.Context, w io.Writer) (err error) {
+	b := &bench{config: c}
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	defer b.upstream.Stop()
+	defer func() { err = errors.Join(err, os.RemoveAll(b.work), os.RemoveAll(b.memory)) }()
+
+	zips, size, err := b.tree.Paths(".zip")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s, %s/%s, %d cores, %s. %d zips of %.1f MB together, upstream on loopback, %d rounds, medians.\n\n",
+		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(),
+		len(zips), float64(size)/1e6, b.rounds)
+	keep, err := b.downloads(ctx, w, size)
+	if err != nil {
+		return err
+	}
+	defer keep.Kill()
+	return b.loads(ctx, w, keep)
+}
+
+func (b *bench) prepare(ctx context.Context) error {
+	bin, err := filepath.Abs(b.bin)
+	if err != nil {
+		return err
+	}
+	b.binary = process.Binary(bin)
+	gomod, err := os.ReadFile(filepath.Join(b.project, "go.mod"))
+	if err != nil {
+		return err
+	}
+	b.gomod = string(gomod)
+	if b.tree, err = outside.FillTree(ctx, b.config.tree, b.gomod, machineSettings()...); err != nil {
+		return err
+	}
+	db, err := b.tree.Database(sumsName)
+	if err != nil {
+		return err
+	}
+	b.sumdb = db.Key()
+	if b.upstream, err = outside.NewServer(outside.Proxy(b.tree, db)); err != nil {
+		return err
+	}
+	if b.work, err = os.MkdirTemp(b.data, "meshproxy-bench-"); err != nil {
+		return err
+	}
+	b.memory, err = os.MkdirTemp(b.scratch, "meshproxy-bench-")
+	return err
+}
+
+// serveFiles is the argument that turns this program into a plain file server, a
+// process of its own as the office is one.
+const serveFiles = "serve-files"
+
+// fileServer serves dir with http.FileServer, prints its address, and ends when
+// its standard input does.
+func fileServer(dir string) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("http://%s\n", l.Addr())
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		l.Close()
+	}()
+	if err := http.Serve(l, http.FileServer(http.Dir(dir))); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
