@@ -1,0 +1,75 @@
+package protocol
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// copySize is how much content is read and written at once, in bytes.
+const copySize = 128 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// writer is a ResponseWriter that counts, and that gives each write a deadline
+// of its own: a slow client may take hours, one that takes nothing may not.
+type writer struct {
+	http.ResponseWriter
+	stall   time.Duration
+	armed   time.Time // when the deadline was last moved
+	status  int       // 0 before WriteHeader
+	written int64
+	err     error // of the first write that failed
+	cut     bool
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+		w.arm()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	} else {
+		w.arm()
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.written += int64(n)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom, so that http.ServeContent copies in large
+// pieces that each have their deadline.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	return io.CopyBuffer(onlyWriter{w}, r, buf[:])
+}
+
+// onlyWriter hides ReadFrom from io.CopyBuffer.
+type onlyWriter struct{ io.Writer }
+
+// arm moves the deadline of writes. It does so at most eight times in a stall,
+// because a timer costs more than a small write.
+func (w *writer) arm() {
+	now := time.Now()
+	if now.Sub(w.armed) < w.stall/8 {
+		return
+	}
+	w.armed = now
+	// A ResponseWriter without deadlines (a test's recorder) cannot stall.
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(now.Add(w.stall))
+}
