@@ -48,9 +48,10 @@ func decodeExact(mode cbor.DecMode, data []byte, v any) error {
 	return nil
 }
 
+// must is for what can only fail if this package's source is wrong.
 func must[T any](v T, err error) T {
 	if err != nil {
-		panic("CBOR options: " + err.Error()) // the options are constants of this file
+		panic("package verify: " + err.Error())
 	}
 	return v
 }

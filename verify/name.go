@@ -43,5 +43,17 @@ func (n Name) Check() error {
 	default:
 		return fmt.Errorf("%.80q is no file of a module version: want info, mod or zip", string(n.Kind))
 	}
-	return module.Check(n.Module.Path, n.Module.Version)
+	return checkModule(n.Module)
+}
+
+// checkModule is module.Check, which lets short versions such as v1 pass, and
+// that the version is canonical.
+func checkModule(m module.Version) error {
+	if err := module.Check(m.Path, m.Version); err != nil {
+		return err
+	}
+	if c := module.CanonicalVersion(m.Version); c != m.Version {
+		return &module.InvalidVersionError{Version: m.Version, Err: fmt.Errorf("not canonical, want %q", c)}
+	}
+	return nil
 }

@@ -10,13 +10,15 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Limits of a proof's parts, in bytes, and of its length in hashes: a tree of
-// 2^63 records needs 63.
+// Limits of a proof's parts, in bytes, of the size of a tree, in records, and of a
+// proof's length, in hashes. Greater trees are not believed, because the arithmetic
+// of tlog ends somewhere above.
 const (
 	MaxProof    = maxTreeHead + maxSumText + maxProofLen*tlog.HashSize + 1<<10
 	maxTreeHead = 8 << 10
 	maxSumText  = 64 << 10
-	maxProofLen = 63
+	maxProofLen = 48
+	maxTreeSize = 1 << maxProofLen
 )
 
 // Proof shows that a checksum database holds a record: its signed tree head, the
@@ -123,6 +125,9 @@ type treeHead struct {
 	note []byte // as signed; empty only for the empty tree that every log starts with
 }
 
+// emptyTree is the one that every log starts with.
+var emptyTree = tlog.Tree{N: 0, Hash: must(tlog.TreeHash(0, nil))}
+
 func openHead(msg []byte, v note.Verifier) (treeHead, error) {
 	if len(msg) > maxTreeHead {
 		return treeHead{}, fmt.Errorf("tree head of %d bytes: at most %d allowed", len(msg), maxTreeHead)
@@ -134,6 +139,9 @@ func openHead(msg []byte, v note.Verifier) (treeHead, error) {
 	tree, err := tlog.ParseTree([]byte(n.Text))
 	if err != nil {
 		return treeHead{}, fmt.Errorf("tree head of %s: %w", v.Name(), err)
+	}
+	if tree.N > maxTreeSize || tree.N == 0 && tree.Hash != emptyTree.Hash {
+		return treeHead{}, fmt.Errorf("tree head of %s: no tree of %d records has the hash %s", v.Name(), tree.N, tree.Hash)
 	}
 	return treeHead{tree: tree, note: bytes.Clone(msg)}, nil
 }

@@ -1,6 +1,14 @@
 package verify
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync/atomic"
+	"time"
+)
 
 // DBCache keeps what a Database has verified, durably. Only verified bytes go in.
 // Its methods are called from many goroutines at once.
@@ -29,3 +37,101 @@ type Source struct {
 	Name   string // "direct", "proxy HOST", "peers"
 	Remote DBRemote
 }
+
+// coolDown is for how long a source that failed is asked after the others.
+const coolDown = 30 * time.Second
+
+// source is a Source with its recent past.
+type source struct {
+	Source
+	coolUntil atomic.Int64 // Unix nanoseconds
+}
+
+// order returns the sources as configured, those that failed lately last. None is
+// left out: a failure is no reason not to try.
+func (d *Database) order() []*source {
+	now := time.Now().UnixNano()
+	order := make([]*source, 0, len(d.sources))
+	for _, cooling := range []bool{false, true} {
+		for _, s := range d.sources {
+			if (s.coolUntil.Load() > now) == cooling {
+				order = append(order, s)
+			}
+		}
+	}
+	return order
+}
+
+// read reads path from src, within the limits of size and time.
+func (d *Database) read(ctx context.Context, src *source, path string) ([]byte, error) {
+	select {
+	case d.slots <- struct{}{}:
+		defer func() { <-d.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	body, err := src.Remote.ReadRemote(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if limit := BodyLimit(path); int64(len(body)) > limit {
+		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d allowed", errRejected, path, len(body), limit)
+	}
+	return body, nil
+}
+
+// try asks the sources in order until one gives an answer that checks. "Not found"
+// is an answer. The error names what every source said.
+func try[V any](ctx context.Context, d *Database, ask func(*source) (V, error)) (V, error) {
+	var zero V
+	var said failures
+	for _, src := range d.order() {
+		v, err := ask(src)
+		if err == nil {
+			src.coolUntil.Store(0)
+			return v, nil
+		}
+		if ctx.Err() != nil {
+			said = append(said, fmt.Errorf("%s: %w", src.Name, ctx.Err()))
+			break
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return zero, fmt.Errorf("checksum database %s: %w", d.name, err)
+		}
+		d.failed(src, err)
+		said = append(said, fmt.Errorf("%s: %w", src.Name, err))
+	}
+	if len(said) == 0 {
+		return zero, fmt.Errorf("%w: %s: no way to reach it is configured", ErrUnavailable, d.name)
+	}
+	return zero, fmt.Errorf("%w: %s: %w", ErrUnavailable, d.name, said)
+}
+
+func (d *Database) failed(src *source, err error) {
+	src.coolUntil.Store(time.Now().Add(coolDown).UnixNano())
+	d.stats.failures.Add(1)
+	if !errors.Is(err, errRejected) && !errors.Is(err, ErrSecurity) {
+		return
+	}
+	d.stats.rejected.Add(1)
+	d.log.Warn("source of a checksum database sent what does not check",
+		"database", d.name, "source", src.Name, "error", err)
+	if d.onReject != nil {
+		d.onReject(src.Name, err)
+	}
+}
+
+// failures are the errors of several sources, in one line.
+type failures []error
+
+func (f failures) Error() string {
+	texts := make([]string, len(f))
+	for i, err := range f {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (f failures) Unwrap() []error { return f }

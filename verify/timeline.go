@@ -1,0 +1,161 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// headKey is where the cache keeps the latest tree head.
+const headKey = "latest"
+
+// loadHead reads the tree head of the last run. One that cannot be read is an
+// error rather than a fresh start, because a fresh start is a rollback.
+func (d *Database) loadHead() error {
+	msg, err := d.cache.Get(d.prefix + headKey)
+	d.head = treeHead{tree: emptyTree}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("checksum database %s: read the tree head of the last run: %w", d.name, err)
+	}
+	d.head, err = openHead(msg, d.verifier)
+	if err != nil {
+		return fmt.Errorf("checksum database %s: the stored tree head is damaged, and starting without one would allow a rollback: %w", d.name, err)
+	}
+	return nil
+}
+
+// latest is the greatest tree head on the timeline so far.
+func (d *Database) latest() treeHead {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.head
+}
+
+// Head returns the signed head of the greatest tree that this node has accepted,
+// to be compared with other nodes' (see Observe), and that tree's size. It is nil
+// before the first.
+func (d *Database) Head() (note []byte, size int64) {
+	h := d.latest()
+	return h.note, h.tree.N
+}
+
+// Observe checks a tree head that somebody else, such as another office, was
+// shown. A head that continues this node's timeline becomes its latest; one that
+// contradicts it is ErrSecurity and raises the alarm; one that is not signed by
+// the database is ErrProof.
+func (d *Database) Observe(ctx context.Context, note []byte) error {
+	h, err := openHead(note, d.verifier)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrProof, err)
+	}
+	if err := d.place(ctx, nil, h); err == nil || errors.Is(err, ErrSecurity) {
+		return err
+	}
+	_, err = try(ctx, d, func(src *source) (struct{}, error) {
+		return struct{}{}, d.place(ctx, src, h)
+	})
+	return err
+}
+
+// place finds h's place on the timeline. When it returns nil, h is part of the
+// tree that latest returns from then on.
+func (d *Database) place(ctx context.Context, src *source, h treeHead) error {
+	d.offer(h)
+	for {
+		latest := d.latest()
+		if h.tree.N <= latest.tree.N {
+			return d.checkTrees(ctx, src, h, latest, nil)
+		}
+		select {
+		case d.extending <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		err := d.extend(ctx, src, h)
+		<-d.extending
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// offer notes that h waits for its place. Of many new heads that arrive together
+// only the greatest has to be fetched tiles for: the others are then in its past.
+func (d *Database) offer(h treeHead) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h.tree.N > d.offered.tree.N {
+		d.offered = h
+	}
+}
+
+// extend makes the timeline longer, by the greatest head on offer, or else by h.
+// The caller holds d.extending.
+func (d *Database) extend(ctx context.Context, src *source, h treeHead) error {
+	d.mu.Lock()
+	best := d.offered
+	d.offered = treeHead{}
+	d.mu.Unlock()
+	latest := d.latest()
+	if best.tree.N > h.tree.N && best.tree.N > latest.tree.N {
+		if d.checkTrees(ctx, src, latest, best, d.install) == nil {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	if h.tree.N <= latest.tree.N {
+		return nil
+	}
+	return d.checkTrees(ctx, src, latest, h, d.install)
+}
+
+// install makes h the latest head. It is durable before it is used.
+func (d *Database) install(h treeHead) error {
+	if err := d.cache.Put(d.prefix+headKey, h.note); err != nil {
+		return fmt.Errorf("checksum database %s: store the tree head: %w", d.name, err)
+	}
+	d.mu.Lock()
+	d.head = h
+	d.mu.Unlock()
+	return nil
+}
+
+// checkTrees checks that the tree of older is the beginning of the tree of newer,
+// and then calls accept, if any, with newer.
+//
+// Reading the root of older out of newer reads every tile on older's right edge in
+// the width that newer has. These are the only tiles that change between the two.
+// So the cache always holds, in the width of the latest tree, every tile that the
+// records looked up so far need: clients can check them with no database in reach.
+func (d *Database) checkTrees(ctx context.Context, src *source, older, newer treeHead, accept func(treeHead) error) error {
+	r := d.reader(ctx, src, newer.tree)
+	defer r.close()
+	root := newer.tree.Hash
+	if older.tree.N != newer.tree.N {
+		var err error
+		if root, err = tlog.TreeHash(older.tree.N, r); err != nil {
+			return fmt.Errorf("check the tree of %d against that of %d: %w", older.tree.N, newer.tree.N, err)
+		}
+	}
+	if root != older.tree.Hash {
+		f, err := newFork(older, newer, root, r)
+		if err != nil {
+			return fmt.Errorf("collect evidence of a fork: %w", err)
+		}
+		d.alarm(f)
+		return &ForkError{Database: d.name, Fork: *f}
+	}
+	r.commit()
+	if accept != nil {
+		return accept(newer)
+	}
+	return nil
+}
