@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Badger's settings. docs/benchmarks.md has the measurements behind them.
+const (
+	// memTableSize bounds what a restart after a crash replays, and half of the
+	// memory that writing takes.
+	memTableSize = 32 << 20
+	numMemtables = 3
+	// valueThreshold: values from this size on go to the value log.
+	valueThreshold = 1 << 10
+	// valueLogFileSize is the unit in which space comes back.
+	valueLogFileSize = 256 << 20
+	blockCacheSize   = 32 << 20
+	indexCacheSize   = 64 << 20
+	// defaultReserve is room for a flush of all memtables and a compaction. Badger
+	// writes through memory maps, where a full disk is a fatal signal and no error.
+	defaultReserve = 512 << 20
+)
+
+func badgerOptions(dir string, o Options) badger.Options {
+	// Streams are DEFLATE already and everything else is hashes and small
+	// headers: compressing again costs time and saves nothing.
+	b := badger.DefaultOptions(dir).
+		WithCompression(options.None).
+		WithMemTableSize(memTableSize).
+		WithNumMemtables(numMemtables).
+		WithValueThreshold(valueThreshold).
+		WithValueLogFileSize(valueLogFileSize).
+		WithBlockCacheSize(blockCacheSize).
+		WithIndexCacheSize(indexCacheSize).
+		WithNumCompactors(2).
+		WithNumGoroutines(2).
+		WithDetectConflicts(false). // there is one writer
+		WithMetricsEnabled(false).
+		// A flipped bit in a table must be an error, not a wild offset.
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithLogger(badgerLog{o.Logger})
+	if o.tune != nil {
+		b = o.tune(b)
+	}
+	return b
+}
+
+// badgerLog passes on Badger's warnings and errors; its chatter is for debugging.
+type badgerLog struct{ l *slog.Logger }
+
+func (b badgerLog) log(level slog.Level, format string, args []any) {
+	if b.l.Enabled(context.Background(), level) {
+		b.l.Log(context.Background(), level, "badger: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
+	}
+}
+
+func (b badgerLog) Errorf(format string, args ...any)   { b.log(slog.LevelError, format, args) }
+func (b badgerLog) Warningf(format string, args ...any) { b.log(slog.LevelWarn, format, args) }
+func (b badgerLog) Infof(format string, args ...any)    { b.log(slog.LevelDebug, format, args) }
+func (b badgerLog) Debugf(format string, args ...any)   { b.log(slog.LevelDebug, format, args) }
+
+// sync makes all earlier transactions durable. Badger's own Sync leaves out
+// memtables that were full and wait to be flushed, so their logs are synced here;
+// a log that is gone by now was flushed to a table, which Badger syncs.
+func (s *Store) sync() error {
+	entries, err := os.ReadDir(s.data)
+	if err != nil {
+		return err
+	}
+	var names strings.Builder
+	logs := 0
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if ext == ".mem" {
+			logs++
+		}
+		if ext == ".mem" || ext == ".vlog" {
+			names.WriteString(e.Name())
+		}
+	}
+	if logs > 1 {
+		for _, e := range entries {
+			if filepath.Ext(e.Name()) == ".mem" {
+				if err := syncFile(filepath.Join(s.data, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+		}
+	}
+	if names.String() != s.synced { // a new file is durable with its directory
+		if err := syncFile(s.data); err != nil {
+			return err
+		}
+		s.synced = names.String()
+	}
+	return s.db.Sync()
+}
+
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// room reports ErrFull when writing bytes more would leave less than the reserve.
+func (s *Store) room(bytes int) error {
+	free, err := freeSpace(s.data)
+	if err != nil {
+		return fmt.Errorf("free space of %s: %w", s.data, err)
+	}
+	if free < int64(bytes)+s.o.Reserve {
+		return fmt.Errorf("%s: %d MiB left, %d MiB are kept in reserve; free some space or lower the size limit: %w",
+			s.data, free>>20, s.o.Reserve>>20, ErrFull)
+	}
+	return nil
+}
+
+func getValue(txn *badger.Txn, k []byte) ([]byte, error) {
+	var value []byte
+	err := viewValue(txn, k, func(v []byte) error {
+		value = append(make([]byte, 0, len(v)), v...)
+		return nil
+	})
+	return value, err
+}
+
+// viewValue calls fn with the value, which is valid until fn returns. While fn
+// runs it may hold a lock of Badger's: it must not wait for anybody.
+func viewValue(txn *badger.Txn, k []byte, fn func([]byte) error) error {
+	item, err := txn.Get(k)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return damaged(describe(k), err)
+	}
+	return viewItem(item, fn)
+}
+
+func viewItem(item *badger.Item, fn func([]byte) error) error {
+	var inner error
+	err := item.Value(func(v []byte) error {
+		v, inner = unseal(item.Key(), v)
+		if inner == nil {
+			inner = fn(v)
+		}
+		return nil
+	})
+	if err != nil {
+		return damaged(describe(item.Key()), err)
+	}
+	return inner
+}
+
+func hasKey(txn *badger.Txn, k []byte) (bool, error) {
+	_, err := txn.Get(k)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, damaged(describe(k), err)
+	}
+	return true, nil
+}
+
+func getFile(txn *badger.Txn, sum verify.Digest) (h fileHead, err error) {
+	err = viewValue(txn, digestKey(spaceFile, sum), func(v []byte) (err error) {
+		h, err = decodeFileHead(sum, v)
+		return err
+	})
+	if err != nil {
+		h.raw.Sum = sum
+	}
+	return h, err
+}
+
+// scan calls fn with each key of a prefix in order, and its value if fn wants it.
+func scan(txn *badger.Txn, prefix, from []byte, values bool, fn func(item *badger.Item) error) error {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = prefix, values
+	o.PrefetchSize = 16
+	it := txn.NewIterator(o)
+	defer it.Close()
+	if from == nil {
+		from = prefix
+	}
+	for it.Seek(from); it.ValidForPrefix(prefix); it.Next() {
+		if err := fn(it.Item()); err != nil {
+			if errors.Is(err, errStop) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// errStop ends a scan early.
+var errStop = errors.New("stop")

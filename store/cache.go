@@ -1,0 +1,83 @@
+package store
+
+import (
+	"sync"
+
+	"github.com/hashicorp/golang-lru/simplelru"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Memory for what reads decode, in bytes.
+const (
+	maxCachedRecords = 16 << 20
+	maxCachedZips    = 32 << 20
+	maxCachedEntries = 1 << 16
+)
+
+// cache keeps decoded records and zip layouts of late, which are costly to
+// decode: a record has a signature, a layout thousands of headers.
+type cache struct {
+	records *lru[verify.Name, *verify.Signed]
+	zips    *lru[verify.Digest, *zipIndex]
+}
+
+func newCache() *cache {
+	return &cache{
+		records: newLRU[verify.Name, *verify.Signed](maxCachedRecords),
+		zips:    newLRU[verify.Digest, *zipIndex](maxCachedZips),
+	}
+}
+
+// lru bounds the weight of what it holds.
+type lru[K comparable, V any] struct {
+	max int64
+
+	mu     sync.Mutex // guards what follows
+	list   *simplelru.LRU
+	weight int64
+}
+
+type weighed[V any] struct {
+	v      V
+	weight int64
+}
+
+func newLRU[K comparable, V any](maxWeight int64) *lru[K, V] {
+	l := &lru[K, V]{max: maxWeight}
+	list, err := simplelru.NewLRU(maxCachedEntries, func(_, v any) { l.weight -= v.(weighed[V]).weight })
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	l.list = list
+	return l
+}
+
+func (l *lru[K, V]) get(k K) (v V, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w, ok := l.list.Get(k)
+	if !ok {
+		return v, false
+	}
+	return w.(weighed[V]).v, true
+}
+
+func (l *lru[K, V]) add(k K, v V, weight int64) {
+	if weight > l.max/4 {
+		return // it would push out everything else
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list.Remove(k)
+	l.list.Add(k, weighed[V]{v, weight})
+	for l.weight += weight; l.weight > l.max; {
+		l.list.RemoveOldest()
+	}
+}
+
+func (l *lru[K, V]) remove(k K) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list.Remove(k)
+}

@@ -1,0 +1,5 @@
+package store
+
+import "testing"
+
+func checkStore(t testing.TB, s *Store) { t.Helper() }

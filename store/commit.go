@@ -1,0 +1,259 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Commit admits a record and, when zip is not nil, the zip that it speaks of, in
+// one transaction that is on disk when Commit returns. It judges neither signer
+// nor truth of the record: that is done before.
+//
+// A record of another digest than the one known for its name is a *ConflictError:
+// it is kept as evidence, and nothing else changes. A record of the same digest
+// changes nothing but may bring the zip along. A zip of which files are missing is
+// ErrIncomplete. Close of a committed zip gives nothing back.
+func (s *Store) Commit(ctx context.Context, signed *verify.Signed, zip *Staged) error {
+	n := signed.Record.Name
+	if err := n.Check(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if zip != nil && (n.Kind != verify.Zip || zip.Root != signed.Record.Digest) {
+		return fmt.Errorf("commit %s: staged zip has root %s, record says %s", n, zip.Root.H1(), signed.Record.Digest.H1())
+	}
+	for {
+		err := s.commit(ctx, signed, zip)
+		if errors.Is(err, errStale) {
+			continue // a file was healed with another encoding since the layout was made
+		}
+		if err != nil {
+			return fmt.Errorf("commit %s: %w", n, err)
+		}
+		return nil
+	}
+}
+
+var errStale = errors.New("layout is out of date")
+
+func (s *Store) commit(ctx context.Context, signed *verify.Signed, zip *Staged) error {
+	c := commit{s: s, signed: signed, now: s.o.Clock()}
+	w := write{entries: 10, bytes: len(signed.Envelope) + 1<<10, sync: true, apply: c.apply}
+	if zip != nil {
+		if err := c.prepare(zip); err != nil {
+			return err
+		}
+		w.bytes += len(c.layout)
+	}
+	if err := s.do(ctx, w); err != nil {
+		return err
+	}
+	if c.have == nil {
+		return nil
+	}
+	have, err := verify.OpenSigned(c.have)
+	if err != nil {
+		return damaged("record", err)
+	}
+	return &ConflictError{Name: signed.Record.Name, Have: have, Got: signed}
+}
+
+type commit struct {
+	s      *Store
+	signed *verify.Signed
+	now    time.Time
+	zip    *Staged
+	epoch  uint64
+	layout []byte
+	size   int64  // of the zip
+	have   []byte // the envelope that stays, when there is a conflict
+}
+
+// prepare makes the layout. It runs outside of the writer, for a large zip has
+// many files: they are referenced, so none can go away; and one that is
+// quarantined meanwhile is found by whoever opens the zip.
+func (c *commit) prepare(zip *Staged) error {
+	c.zip = zip
+	return c.s.view(func(txn *badger.Txn) error {
+		l, err := makeLayout(txn, zip.files)
+		if err != nil {
+			return err
+		}
+		index, err := newZipIndex(zip.Listing, zip.files, l)
+		if err != nil {
+			return err
+		}
+		c.epoch, c.layout, c.size = l.epoch, l.encode(), index.skeleton.Size()
+		c.s.cache.zips.add(zip.Root, index, index.weight())
+		return nil
+	})
+}
+
+// makeLayout looks up the streams of files, all of which must be held.
+func makeLayout(txn *badger.Txn, files []verify.File) (layout, error) {
+	l := layout{files: make([]RawFile, len(files))}
+	var err error
+	if l.epoch, err = getEpoch(txn); err != nil {
+		return l, err
+	}
+	for i, f := range files {
+		h, err := getFile(txn, f.Sum)
+		if err == nil && !h.present() {
+			err = ErrIncomplete
+		}
+		if err != nil {
+			return l, fmt.Errorf("file %.300q: %w", f.Name, err)
+		}
+		l.files[i] = h.raw
+	}
+	return l, nil
+}
+
+func getEpoch(txn *badger.Txn) (uint64, error) {
+	v, err := getValue(txn, []byte{spaceEpoch})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 0, nil
+	case err == nil && len(v) != 8:
+		err = damaged("epoch", fmt.Errorf("%d bytes", len(v)))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+func (c *commit) apply(t *tx) error {
+	c.have = nil
+	if c.zip != nil && t.epoch != c.epoch {
+		return errStale
+	}
+	r := &c.signed.Record
+	k := recordKey(r.Name)
+	old, err := t.get(k)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if err := c.admit(t, k); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		digest, envelope, err := splitRecord(old)
+		if err != nil {
+			return err
+		}
+		if digest != r.Digest {
+			c.have = envelope
+			return c.evidence(t)
+		}
+	}
+	if c.zip == nil {
+		return nil
+	}
+	return c.hold(t)
+}
+
+// admit writes a record under a name that has none.
+func (c *commit) admit(t *tx, k []byte) error {
+	r := &c.signed.Record
+	if err := t.arrive(r.Name, c.now); err != nil {
+		return err
+	}
+	t.acct.record(r.Name.Kind, c.signed.Envelope, 1)
+	return t.set(k, joinRecord(r.Digest, c.signed.Envelope))
+}
+
+// hold makes a staged zip one that is held.
+func (c *commit) hold(t *tx) error {
+	root := c.zip.Root
+	held, err := t.has(digestKey(spaceZip, root))
+	if held || err != nil {
+		return err
+	}
+	n, err := getIntent(t.txn, root)
+	if err != nil || int(n) != len(c.zip.files) {
+		return fmt.Errorf("staged zip %s was closed: %w", root.H1(), ErrIncomplete)
+	}
+	if err := t.set(digestKey(spaceZip, root), c.layout); err != nil {
+		return err
+	}
+	now := c.now.Unix()
+	if err := t.set(digestKey(spaceUse, root), use{size: c.size, committed: now, read: now}.encode()); err != nil {
+		return err
+	}
+	t.acct.Zips++
+	t.acct.ZipBytes += c.size
+	return t.del(digestKey(spaceIntent, root))
+}
+
+// evidence keeps a refused record, once for each digest.
+func (c *commit) evidence(t *tx) error {
+	r := &c.signed.Record
+	k := conflictKey(r.Name, r.Digest)
+	known, err := t.has(k)
+	if known || err != nil {
+		return err
+	}
+	t.acct.Conflicts++
+	return t.set(k, stamped(c.now.Unix(), c.signed.Envelope))
+}
+
+func joinRecord(d verify.Digest, envelope []byte) []byte {
+	b := make([]byte, 0, len(d)+len(envelope)+sealSize)
+	return append(append(b, d[:]...), envelope...)
+}
+
+func splitRecord(b []byte) (d verify.Digest, envelope []byte, err error) {
+	if len(b) < len(d) {
+		return d, nil, damaged("record", fmt.Errorf("%d bytes", len(b)))
+	}
+	copy(d[:], b)
+	return d, b[len(d):], nil
+}
+
+// getListing reads and checks the listing of a root.
+func getListing(txn *badger.Txn, root verify.Digest) (verify.Listing, error) {
+	text, err := getListingText(txn, root)
+	if err != nil {
+		return verify.Listing{}, err
+	}
+	l, err := verify.ParseListing(text)
+	if err != nil {
+		return l, damaged("listing of "+root.H1(), err)
+	}
+	return l, nil
+}
+
+func getListingText(txn *badger.Txn, root verify.Digest) ([]byte, error) {
+	var text []byte
+	n := uint32(0)
+	for ; ; n++ {
+		err := viewValue(txn, chunkKey(spaceListing, root, n), func(v []byte) error {
+			text = append(text, v...)
+			return nil
+		})
+		if errors.Is(err, ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(text) > verify.MaxListing {
+			return nil, damaged("listing of "+root.H1(), errors.New("too long"))
+		}
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("listing of %s: %w", root.H1(), ErrNotFound)
+	}
+	if verify.DigestOf(text) != root {
+		return nil, damaged("listing of "+root.H1(), errors.New("text has another digest"))
+	}
+	return text, nil
+}

@@ -1,0 +1,148 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// suspect is told that reading a file found damage. It looks again, since the
+// value log may have moved under an old snapshot, and puts the file into
+// quarantine if the damage is there. It returns the error for the reader.
+func (s *Store) suspect(sum verify.Digest, found error) error {
+	if !errors.Is(found, ErrDamaged) {
+		return found
+	}
+	h, err := s.head(sum)
+	if err != nil || !h.present() {
+		return found
+	}
+	err = s.view(func(txn *badger.Txn) error {
+		var buf []byte
+		for i := range chunks(h.raw.CompressedSize) {
+			if buf, err = readChunk(txn, h.raw, i, buf); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrDamaged) {
+		return found
+	}
+	if err := s.quarantine(sum, found.Error()); err != nil {
+		return fmt.Errorf("%w (and it could not be put into quarantine: %w)", found, err)
+	}
+	return found
+}
+
+// quarantine marks a held file as damaged: no zip that needs it is served until
+// PutRaw brings it again.
+func (s *Store) quarantine(sum verify.Digest, reason string) error {
+	const maxReason = 500
+	reason = reason[:min(len(reason), maxReason)]
+	now := s.o.Clock().Unix()
+	// The reader's context does not matter: the damage is a fact.
+	return s.do(context.Background(), write{entries: 3, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
+		h, err := t.file(sum)
+		if err != nil || !h.present() {
+			return err
+		}
+		bad := h
+		bad.flags = flagDamaged
+		if err := t.setFile(h, bad); err != nil {
+			return err
+		}
+		t.after = append(t.after, func() { s.markBad(sum, reason) })
+		return t.set(digestKey(spaceDamage, sum), stamped(now, []byte(reason)))
+	}})
+}
+
+func (s *Store) markBad(sum verify.Digest, reason string) {
+	s.o.Logger.Error("file is damaged and in quarantine", "sha256", sum.Hex(), "reason", reason)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bad[sum] = struct{}{}
+	s.heal = append(s.heal, sum)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// healed takes a file out of quarantine, whose header was h and whose stream will
+// be f. When the new stream is another encoding of the same content, the layouts
+// that name the old one are out of date: a new epoch says so.
+func (t *tx) healed(h fileHead, f RawFile) error {
+	if h.raw != f {
+		t.epoch++
+		if err := t.set([]byte{spaceEpoch}, binary.BigEndian.AppendUint64(nil, t.epoch)); err != nil {
+			return err
+		}
+	}
+	return t.unmark(f.Sum)
+}
+
+// unmark forgets the damage of a file that is whole again, or gone.
+func (t *tx) unmark(sum verify.Digest) error {
+	t.after = append(t.after, func() { t.s.unmarkBad(sum) })
+	return t.del(digestKey(spaceDamage, sum))
+}
+
+func (s *Store) unmarkBad(sum verify.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bad, sum)
+}
+
+// anyBad reports whether one of the files is in quarantine.
+func (s *Store) anyBad(files []verify.File) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.bad) == 0 {
+		return false
+	}
+	for _, f := range files {
+		if _, ok := s.bad[f.Sum]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Damage is a file in quarantine.
+type Damage struct {
+	Sum    verify.Digest
+	Found  int64 // unix seconds
+	Reason string
+}
+
+// Damaged lists the files in quarantine.
+func (s *Store) Damaged() ([]Damage, error) {
+	var list []Damage
+	err := s.view(func(txn *badger.Txn) error {
+		return scan(txn, []byte{spaceDamage}, nil, true, func(item *badger.Item) error {
+			sum, err := parseDigest(item.Key())
+			if err != nil {
+				return err
+			}
+			return viewItem(item, func(v []byte) error {
+				at, reason, err := decodeStamped(v)
+				list = append(list, Damage{sum, at, string(reason)})
+				return err
+			})
+		})
+	})
+	return list, err
+}
+
+// quarantined reports whether any file is in quarantine.
+func (s *Store) quarantined() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.bad) > 0
+}

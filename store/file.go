@@ -1,0 +1,289 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// PutRaw reads f.CompressedSize bytes of r and keeps them as the stream of f, if
+// some staged or kept listing names the file; else it is ErrNotFound. The bytes
+// are inflated and hashed first, and refused with ErrBadFile if they are not f;
+// nothing of them is kept then. A file that is held already is not read from r.
+// The file is durable when the zip that it belongs to is committed.
+func (s *Store) PutRaw(ctx context.Context, f RawFile, r io.Reader) error {
+	if err := f.Check(); err != nil {
+		return err
+	}
+	h, err := s.head(f.Sum)
+	if err != nil {
+		return fmt.Errorf("put file %s: %w", f.Sum, err)
+	}
+	if h.present() {
+		return nil
+	}
+	if f.CompressedSize > chunkSize {
+		return s.putLarge(ctx, f, r)
+	}
+	stream := make([]byte, f.CompressedSize, f.CompressedSize+sealSize)
+	if _, err := io.ReadFull(r, stream); err != nil {
+		return fmt.Errorf("put file %s: read stream: %w", f.Sum, err)
+	}
+	if err := f.Verify(ctx, bytes.NewReader(stream)); err != nil {
+		return err
+	}
+	return s.do(ctx, putFiles([]RawFile{f}, [][]byte{stream}))
+}
+
+// putFiles keeps checked streams of at most one chunk each.
+func putFiles(files []RawFile, streams [][]byte) write {
+	bytes := 0
+	for _, b := range streams {
+		bytes += len(b)
+	}
+	return write{entries: 5 * len(files), bytes: bytes + 128*len(files), apply: func(t *tx) error {
+		for i, f := range files {
+			h, err := t.file(f.Sum)
+			if err != nil {
+				return fmt.Errorf("put file %s: %w", f.Sum, err)
+			}
+			if h.present() {
+				continue
+			}
+			if err := t.present(h, f); err != nil {
+				return err
+			}
+			if f.CompressedSize == 0 {
+				continue
+			}
+			if err := t.set(chunkKey(spaceChunk, f.Sum, 0), streams[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+}
+
+// present marks a file whose header is h as held, with the stream f.
+func (t *tx) present(h fileHead, f RawFile) error {
+	if h.flags&flagDamaged != 0 {
+		if err := t.healed(h, f); err != nil {
+			return err
+		}
+	}
+	return t.setFile(h, fileHead{flags: flagPresent, refs: h.refs, raw: f})
+}
+
+// putLarge spools a stream to disk, checks it, and writes it chunk by chunk. The
+// header comes last, so that a stream that is not whole is never seen; what a
+// crash leaves goes with the file's last reference or is overwritten.
+func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
+	release, err := s.fill(ctx, f.Sum)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if h, err := s.head(f.Sum); err != nil || h.present() {
+		return err
+	}
+	if err := s.room(int(2 * f.CompressedSize)); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(s.spool(), "file-")
+	if err != nil {
+		return fmt.Errorf("put file %s: %w", f.Sum, err)
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	in := bufio.NewReaderSize(io.TeeReader(io.LimitReader(r, f.CompressedSize), tmp), 64<<10)
+	if err := f.Verify(ctx, in); err != nil {
+		return err
+	}
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return s.putChunks(ctx, f, tmp)
+}
+
+// putChunks writes a checked stream; the caller holds fill.
+func (s *Store) putChunks(ctx context.Context, f RawFile, r io.Reader) error {
+	for i := uint32(0); i < chunks(f.CompressedSize); i++ {
+		n := min(chunkSize, f.CompressedSize-int64(i)*chunkSize)
+		chunk := make([]byte, n, n+sealSize)
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			return fmt.Errorf("put file %s: read stream: %w", f.Sum, err)
+		}
+		last := i+1 == chunks(f.CompressedSize)
+		err := s.do(ctx, write{entries: 6, bytes: len(chunk) + 256, apply: func(t *tx) error {
+			h, err := t.file(f.Sum)
+			if err != nil {
+				return fmt.Errorf("put file %s: %w", f.Sum, err) // its last reference went meanwhile
+			}
+			if h.present() {
+				return nil
+			}
+			if last {
+				if err := t.present(h, f); err != nil {
+					return err
+				}
+			}
+			return t.set(chunkKey(spaceChunk, f.Sum, i), chunk)
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func chunks(size int64) uint32 { return uint32((size + chunkSize - 1) / chunkSize) }
+
+// fill makes the caller the only one who writes the chunks of a file, since two
+// streams of the same content may differ.
+func (s *Store) fill(ctx context.Context, sum verify.Digest) (release func(), err error) {
+	for {
+		s.mu.Lock()
+		busy, ok := s.filling[sum]
+		if !ok {
+			done := make(chan struct{})
+			s.filling[sum] = done
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.filling, sum)
+				close(done)
+			}, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.closing:
+			return nil, ErrClosed
+		}
+	}
+}
+
+func (s *Store) head(sum verify.Digest) (h fileHead, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		h, err = getFile(txn, sum)
+		return err
+	})
+	return h, err
+}
+
+// HasFile reports whether the store holds a file's stream.
+func (s *Store) HasFile(sum verify.Digest) bool {
+	h, err := s.head(sum)
+	return err == nil && h.present()
+}
+
+// OpenRaw returns a file's stream as the store keeps it, for sending to a peer.
+// It must be closed. Reads that find damage return ErrDamaged.
+func (s *Store) OpenRaw(sum verify.Digest) (RawFile, io.ReadCloser, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return RawFile{}, nil, err
+	}
+	h, err := snap.head(sum)
+	if err == nil && !h.present() {
+		err = ErrNotFound
+	}
+	if err != nil {
+		snap.close()
+		return RawFile{}, nil, fmt.Errorf("file %s: %w", sum, err)
+	}
+	return h.raw, &rawReader{snap: snap, f: h.raw}, nil
+}
+
+func (p *snapshot) head(sum verify.Digest) (fileHead, error) {
+	if err := p.s.enter(); err != nil {
+		return fileHead{}, err
+	}
+	defer p.s.leave()
+	return getFile(p.txn, sum)
+}
+
+type rawReader struct {
+	snap *snapshot
+	f    RawFile
+	next uint32
+	buf  []byte
+	left []byte
+}
+
+func (r *rawReader) Read(p []byte) (int, error) {
+	for len(r.left) == 0 {
+		if r.next == chunks(r.f.CompressedSize) {
+			return 0, io.EOF
+		}
+		var err error
+		if r.buf, err = r.snap.chunk(r.f, r.next, r.buf); err != nil {
+			return 0, err
+		}
+		r.left = r.buf
+		r.next++
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+func (r *rawReader) Close() error {
+	r.snap.close()
+	return nil
+}
+
+// chunk reads chunk i of a file into buf, which it may replace. A chunk that is
+// missing, of another length, or does not match its checksum puts the file into
+// quarantine.
+func (p *snapshot) chunk(f RawFile, i uint32, buf []byte) ([]byte, error) {
+	if err := p.s.enter(); err != nil {
+		return buf, err
+	}
+	defer p.s.leave()
+	buf, err := readChunk(p.txn, f, i, buf)
+	if err != nil {
+		err = p.s.suspect(f.Sum, err)
+	}
+	return buf, err
+}
+
+func readChunk(txn *badger.Txn, f RawFile, i uint32, buf []byte) ([]byte, error) {
+	want := min(chunkSize, f.CompressedSize-int64(i)*chunkSize)
+	err := viewValue(txn, chunkKey(spaceChunk, f.Sum, i), func(v []byte) error {
+		if int64(len(v)) != want {
+			return fmt.Errorf("chunk %d has %d bytes, want %d: %w", i, len(v), want, ErrDamaged)
+		}
+		buf = append(buf[:0], v...)
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("chunk %d is missing: %w", i, ErrDamaged)
+	}
+	if err != nil {
+		err = fmt.Errorf("file %s: %w", f.Sum, err)
+	}
+	return buf, err
+}
+
+// deleteFile removes the chunks of a file whose header is gone, also those of a
+// stream that was never whole.
+func (t *tx) deleteFile(h fileHead) error {
+	if h.present() && h.raw.CompressedSize <= chunkSize {
+		return t.del(chunkKey(spaceChunk, h.raw.Sum, 0))
+	}
+	return scan(t.txn, digestKey(spaceChunk, h.raw.Sum), nil, false, func(item *badger.Item) error {
+		return t.del(item.KeyCopy(nil))
+	})
+}

@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/store/modzip"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// release gives back the references that the intent of a root counts, last first
+// and in batches, and forgets the listing. Files without a reference go at once.
+// Without an intent the root is held, or is gone already. The caller has the turn
+// of the root, or is alone.
+func (s *Store) release(root verify.Digest, files []verify.File) error {
+	var n uint32
+	err := s.view(func(txn *badger.Txn) (err error) {
+		n, err = getIntent(txn, root)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if int(n) > len(files) {
+		return damaged("intent", fmt.Errorf("%d of %d files", n, len(files)))
+	}
+	for left := int(n); ; {
+		batch := files[max(0, left-countBatch):left]
+		left -= len(batch)
+		// What was begun must be ended: no context of a caller ends it.
+		err := s.do(context.Background(), write{entries: 3*len(batch) + 2, bytes: 72 * len(batch), apply: func(t *tx) error {
+			for _, f := range batch {
+				if err := t.unreference(f.Sum); err != nil {
+					return err
+				}
+			}
+			if left > 0 {
+				return t.setIntent(root, left)
+			}
+			return t.deleteListing(root)
+		}})
+		if err != nil || left == 0 {
+			return err
+		}
+	}
+}
+
+func (t *tx) unreference(sum verify.Digest) error {
+	h, err := t.file(sum)
+	if err != nil {
+		return err
+	}
+	less := h
+	less.refs--
+	if err := t.setFile(h, less); err != nil || less.refs > 0 {
+		return err
+	}
+	if h.flags&flagDamaged != 0 {
+		if err := t.unmark(sum); err != nil {
+			return err
+		}
+	}
+	return t.deleteFile(h)
+}
+
+// deleteListing ends the intent of a root and removes its listing.
+func (t *tx) deleteListing(root verify.Digest) error {
+	if err := t.del(digestKey(spaceIntent, root)); err != nil {
+		return err
+	}
+	return scan(t.txn, digestKey(spaceListing, root), nil, false, func(item *badger.Item) error {
+		return t.del(item.KeyCopy(nil))
+	})
+}
+
+// recover gives back what was staged or being released when the store was last
+// open. A crash in the middle of this leaves a smaller intent.
+func (s *Store) recover() error {
+	var roots []verify.Digest
+	err := s.view(func(txn *badger.Txn) error {
+		return scan(txn, []byte{spaceIntent}, nil, false, func(item *badger.Item) error {
+			root, err := parseDigest(item.Key())
+			roots = append(roots, root)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, root := range roots {
+		if err := s.recoverRoot(root); err != nil {
+			return fmt.Errorf("give back what was staged of %s: %w", root.H1(), err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) recoverRoot(root verify.Digest) error {
+	var files []verify.File
+	err := s.view(func(txn *badger.Txn) error {
+		n, err := getIntent(txn, root)
+		if err != nil || n == 0 {
+			return err // with no file counted the listing may not be whole
+		}
+		l, err := getListing(txn, root)
+		files = modzip.Sums(l)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.release(root, files)
+}
+
+// evict drops a zip that is held: it becomes an intent with all files referenced,
+// which is then released like any other. ErrBusy: somebody is staging it.
+func (s *Store) evict(ctx context.Context, root verify.Digest) error {
+	st, files, err := s.claim(root)
+	if err != nil {
+		return err
+	}
+	return s.inTurn(ctx, st, func() error {
+		defer func() {
+			s.drop(st)
+			s.forget(root, st)
+			s.cache.zips.remove(root)
+		}()
+		err := s.do(ctx, write{entries: 4, bytes: 256, apply: func(t *tx) error {
+			held, err := t.has(digestKey(spaceZip, root))
+			if err != nil || !held {
+				return err
+			}
+			v, err := t.get(digestKey(spaceUse, root))
+			if err != nil {
+				return err
+			}
+			u, err := decodeUse(v)
+			if err != nil {
+				return err
+			}
+			t.acct.Zips--
+			t.acct.ZipBytes -= u.size
+			for _, space := range []byte{spaceZip, spaceUse} {
+				if err := t.del(digestKey(space, root)); err != nil {
+					return err
+				}
+			}
+			return t.setIntent(root, len(files))
+		}})
+		if err != nil {
+			return err
+		}
+		return s.release(root, files)
+	})
+}
+
+// claim registers as the only one who has to do with a root.
+func (s *Store) claim(root verify.Digest) (*stage, []verify.File, error) {
+	var files []verify.File
+	err := s.view(func(txn *badger.Txn) error {
+		l, err := getListing(txn, root)
+		files = modzip.Sums(l)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stages[root] != nil {
+		return nil, nil, fmt.Errorf("zip %s: %w", root.H1(), ErrBusy)
+	}
+	st := &stage{turn: make(chan struct{}, 1), handles: 1}
+	st.turn <- struct{}{}
+	s.stages[root] = st
+	return st, files, nil
+}

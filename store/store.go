@@ -1,0 +1,308 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Options of a store; zero values work.
+type Options struct {
+	Logger *slog.Logger
+	// Reserve is the space that stays free on the disk, in bytes; 512 MiB when 0.
+	// Below it writes fail with ErrFull.
+	Reserve int64
+	// MaxSize is the size of files, in bytes, above which zips that were not read
+	// for long are dropped; none when 0. See GC.
+	MaxSize int64
+	// MaxAge is how long a zip is kept since it was last read; for ever when 0.
+	MaxAge time.Duration
+	// ScrubRate is how fast Run re-reads the store, in bytes a second; 4 MiB when
+	// 0, not at all when negative.
+	ScrubRate int64
+	// MayDrop is asked before a zip is dropped; false keeps it, because it may be
+	// the last copy in the mesh. Nil allows all.
+	MayDrop func(ctx context.Context, root verify.Digest) (bool, error)
+	// Heal fetches a damaged file again and calls PutRaw. Nil leaves it in
+	// quarantine until somebody does.
+	Heal func(ctx context.Context, sum verify.Digest) error
+	// Clock is time.Now when nil.
+	Clock func() time.Time
+
+	tune func(badger.Options) badger.Options // for tests
+}
+
+func (o *Options) defaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Reserve == 0 {
+		o.Reserve = defaultReserve
+	}
+	if o.ScrubRate == 0 {
+		o.ScrubRate = 4 << 20
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+}
+
+// Store is an open store. Its methods may be called at the same time.
+type Store struct {
+	o    Options
+	dir  string
+	data string // Badger's directory
+	lock *os.File
+	db   *badger.DB
+
+	writes    chan *write
+	syncs     chan *write
+	idle      chan struct{} // closed when writer and syncer have ended
+	failed    failure
+	acct      Accounting // owned by the writer
+	arrival   uint64     // owned by the writer: the latest time in the index of arrivals
+	published atomic.Pointer[Accounting]
+	epoch     atomic.Uint64
+	synced    string // owned by the syncer: files whose directory entry is durable
+	syncCount atomic.Int64
+
+	closing   chan struct{} // closed by Close, before it waits for calls
+	mu        sync.Mutex    // guards what follows
+	closed    bool
+	calls     int // calls under way
+	drained   chan struct{}
+	snapshots map[*snapshot]struct{}
+	stages    map[verify.Digest]*stage
+	filling   map[verify.Digest]chan struct{} // large files being written
+	bad       map[verify.Digest]struct{}      // files in quarantine
+	reads     map[verify.Digest]int64         // last read of zips, not yet written: unix seconds
+	heal      []verify.Digest                 // damaged files that nobody was told of
+	wake      chan struct{}                   // tells Run that heal is not empty
+
+	cache *cache
+}
+
+// Open opens or creates the store in dir, and gives back what a crash left
+// unfinished. ErrLocked: another process has it open. ErrNewer: it needs a newer
+// version of this program. The caller must Close it.
+func Open(dir string, o Options) (*Store, error) {
+	o.defaults()
+	s := &Store{
+		o: o, dir: dir, data: filepath.Join(dir, "badger"),
+		writes: make(chan *write, maxBatchOps), syncs: make(chan *write, maxBatchOps), idle: make(chan struct{}),
+		closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
+		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
+		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
+		reads: make(map[verify.Digest]int64), cache: newCache(),
+	}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	go s.writer()
+	go s.syncer()
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open() (err error) {
+	if err := os.MkdirAll(s.data, 0o700); err != nil {
+		return err
+	}
+	if s.lock, err = lockDir(s.dir); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			s.lock.Close()
+		}
+	}()
+	if err := os.RemoveAll(s.spool()); err != nil { // what a crash left half received
+		return err
+	}
+	if err := os.Mkdir(s.spool(), 0o700); err != nil {
+		return err
+	}
+	if err := s.room(0); err != nil {
+		s.o.Logger.Warn("store opens with little space left", "error", err)
+	}
+	if s.db, err = badger.Open(badgerOptions(s.data, s.o)); err != nil {
+		return err
+	}
+	if err := s.load(); err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	return nil
+}
+
+// spool is where files too large for memory wait until they are checked.
+func (s *Store) spool() string { return filepath.Join(s.dir, "tmp") }
+
+// load reads schema, accounting, epoch and quarantine, and writes the schema of a
+// new store.
+func (s *Store) load() error {
+	txn := s.db.NewTransaction(false)
+	defer txn.Discard()
+	v, err := getValue(txn, []byte{spaceSchema})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if err := s.create(txn); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case len(v) != 4:
+		return damaged("schema version", fmt.Errorf("%d bytes", len(v)))
+	case binary.BigEndian.Uint32(v) > schema:
+		return fmt.Errorf("schema %d, this program knows %d; use the version that wrote it: %w",
+			binary.BigEndian.Uint32(v), schema, ErrNewer)
+	}
+	if v, err = getValue(txn, []byte{spaceAccount}); err == nil {
+		err = decMode.Unmarshal(v, &s.acct)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("accounting: %w", err)
+	}
+	s.arrival = lastArrival(txn)
+	acct := s.acct
+	s.published.Store(&acct)
+	epoch, err := getEpoch(txn)
+	if err != nil {
+		return err
+	}
+	s.epoch.Store(epoch)
+	return scan(txn, []byte{spaceDamage}, nil, false, func(item *badger.Item) error {
+		d, err := parseDigest(item.Key())
+		s.bad[d] = struct{}{}
+		return err
+	})
+}
+
+// create writes the schema version into an empty database; one that has other
+// keys and no version is not ours, or has lost its beginning.
+func (s *Store) create(txn *badger.Txn) error {
+	for space := range 256 {
+		err := scan(txn, []byte{byte(space)}, nil, false, func(*badger.Item) error {
+			return damaged("schema version", errors.New("missing in a database that is not empty"))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	k := []byte{spaceSchema}
+	return s.db.Update(func(txn *badger.Txn) error {
+		return txn.Set(k, seal(k, binary.BigEndian.AppendUint32(nil, schema)))
+	})
+}
+
+// enter begins a call; leave ends it. Close waits for all.
+func (s *Store) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.calls++
+	return nil
+}
+
+func (s *Store) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls--
+	if s.closed && s.calls == 0 {
+		close(s.drained)
+	}
+}
+
+// Close waits for calls under way, writes what is pending and gives up the
+// directory. Zips that are still open read ErrClosed from then on. Staged zips
+// that were not committed are given back on the next Open.
+func (s *Store) Close() error {
+	if s.enter() == nil {
+		s.flushReads(context.Background())
+		s.leave()
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.closing)
+	if s.calls == 0 {
+		close(s.drained)
+	}
+	s.mu.Unlock()
+	<-s.drained
+	close(s.writes)
+	<-s.idle
+	for snap := range s.snapshots { // no call is left that could use it
+		snap.txn.Discard()
+	}
+	var err error
+	if s.failed.get() == nil {
+		err = s.sync()
+	}
+	if e := s.db.Close(); err == nil {
+		err = e
+	}
+	return errors.Join(err, os.RemoveAll(s.spool()), s.lock.Close())
+}
+
+// Accounting returns the counts after the last change.
+func (s *Store) Accounting() Accounting { return *s.published.Load() }
+
+// snapshot reads the store as it was at one moment, until it is closed. An open
+// one keeps Badger from freeing what was dropped since.
+type snapshot struct {
+	s   *Store
+	txn *badger.Txn
+}
+
+func (s *Store) snapshot() (*snapshot, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	snap := &snapshot{s: s, txn: s.db.NewTransaction(false)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snapshots[snap] = struct{}{}
+	return snap, nil
+}
+
+func (p *snapshot) close() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if _, ok := p.s.snapshots[p]; ok && !p.s.closed {
+		delete(p.s.snapshots, p)
+		p.txn.Discard()
+	}
+}
+
+// view runs fn on a snapshot for the length of a call.
+func (s *Store) view(fn func(txn *badger.Txn) error) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	txn := s.db.NewTransaction(false)
+	defer txn.Discard()
+	return fn(txn)
+}
+
+var _ io.Closer = (*Store)(nil)

@@ -1,0 +1,334 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/store/modzip"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// zipIndex is all that is needed to serve any byte of a zip.
+type zipIndex struct {
+	epoch    uint64
+	files    []verify.File // with content, each sum once
+	raws     []RawFile     // of each entry of the zip
+	skeleton *modzip.Skeleton
+	tag      verify.Digest // of the layout: names the bytes of the zip
+}
+
+func newZipIndex(l verify.Listing, files []verify.File, lay layout) (*zipIndex, error) {
+	raws := make(map[verify.Digest]RawFile, len(files))
+	for _, f := range lay.files {
+		raws[f.Sum] = f
+	}
+	entries := make([]modzip.Entry, len(l.Files))
+	z := &zipIndex{epoch: lay.epoch, files: files, raws: make([]RawFile, len(l.Files))}
+	for i, f := range l.Files {
+		z.raws[i] = raws[f.Sum]
+		entries[i] = modzip.Entry{Name: f.Name, Raw: raws[f.Sum]}
+	}
+	var err error
+	z.skeleton, err = modzip.NewSkeleton(entries)
+	// The epoch changes without the bytes changing: it is not part of the tag.
+	z.tag = verify.DigestOf(layout{files: lay.files}.encode())
+	return z, err
+}
+
+func (z *zipIndex) weight() int64 {
+	const perFile, perRaw = 64, 72
+	names := 0
+	for _, f := range z.files {
+		names += len(f.Name)
+	}
+	return z.skeleton.Weight() + int64(perFile*len(z.files)+perRaw*len(z.raws)+names)
+}
+
+// ZipFile is a zip of the store, put together as it is read: an io.ReadSeeker, an
+// io.ReaderAt, and an io.WriterTo. Its bytes never change. It reads from a snapshot,
+// so that an eviction does not end it, and must be closed. Read, Seek and WriteTo
+// are for one goroutine; ReadAt is for any number.
+type ZipFile struct {
+	snap  *snapshot
+	root  verify.Digest
+	index *zipIndex
+	pos   int64
+	chunk chunkBuffer
+}
+
+// chunkBuffer is the chunk that was read last.
+type chunkBuffer struct {
+	entry int
+	chunk uint32
+	data  []byte
+	valid bool
+}
+
+// OpenZip opens the zip whose listing has the digest root. It is ErrNotFound when
+// the store does not hold all of it, and ErrDamaged when a file of it is in
+// quarantine.
+func (s *Store) OpenZip(root verify.Digest) (*ZipFile, error) {
+	snap, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	index, err := s.zipIndex(snap, root)
+	if err == nil && s.anyBad(index.files) {
+		err = fmt.Errorf("a file of it is in quarantine: %w", ErrDamaged)
+	}
+	if err != nil {
+		snap.close()
+		return nil, fmt.Errorf("zip %s: %w", root.H1(), err)
+	}
+	s.touch(root)
+	return &ZipFile{snap: snap, root: root, index: index}, nil
+}
+
+// zipIndex reads a layout, or makes it again when a file has been healed with
+// another encoding since it was written.
+func (s *Store) zipIndex(snap *snapshot, root verify.Digest) (*zipIndex, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	k := digestKey(spaceZip, root)
+	held, err := hasKey(snap.txn, k)
+	if err != nil {
+		return nil, err
+	}
+	if !held {
+		return nil, ErrNotFound
+	}
+	epoch, err := getEpoch(snap.txn)
+	if err != nil {
+		return nil, err
+	}
+	if z, ok := s.cache.zips.get(root); ok && z.epoch == epoch {
+		return z, nil
+	}
+	text, err := getListing(snap.txn, root)
+	if err != nil {
+		return nil, err
+	}
+	files := modzip.Sums(text)
+	v, err := getValue(snap.txn, k)
+	if err != nil {
+		return nil, err
+	}
+	l, err := decodeLayout(files, v)
+	if err != nil || l.epoch != epoch {
+		// Damage of a layout costs nothing: it repeats what the files say.
+		if l, err = makeLayout(snap.txn, files); err != nil {
+			return nil, err
+		}
+		s.relayout(root, l)
+	}
+	z, err := newZipIndex(text, files, l)
+	if err != nil {
+		return nil, err
+	}
+	s.cache.zips.add(root, z, z.weight())
+	return z, nil
+}
+
+// relayout writes a layout that was made again; if that fails it is made again.
+func (s *Store) relayout(root verify.Digest, l layout) {
+	b := l.encode()
+	err := s.do(context.Background(), write{entries: 1, bytes: len(b), apply: func(t *tx) error {
+		held, err := t.has(digestKey(spaceZip, root))
+		if err != nil || !held || t.epoch != l.epoch {
+			return err
+		}
+		return t.set(digestKey(spaceZip, root), b)
+	}})
+	if err != nil {
+		s.o.Logger.Warn("layout of a zip could not be written", "root", root.H1(), "error", err)
+	}
+}
+
+// Size is the length of the zip in bytes.
+func (z *ZipFile) Size() int64 { return z.index.skeleton.Size() }
+
+// Root is the h1 of the zip.
+func (z *ZipFile) Root() verify.Digest { return z.root }
+
+// ETag names the bytes of the zip: root and encoding of the files. It has no
+// quotes.
+func (z *ZipFile) ETag() string {
+	const enough = 16
+	return hex.EncodeToString(z.root[:enough]) + hex.EncodeToString(z.index.tag[:enough])
+}
+
+// Close ends the use of the snapshot.
+func (z *ZipFile) Close() error {
+	z.snap.close()
+	return nil
+}
+
+// Read reads on from where the last Read or Seek ended. After ErrDamaged the zip
+// must not be read on: what came before is good, what follows is not known.
+func (z *ZipFile) Read(p []byte) (int, error) {
+	n, err := z.readAt(p, z.pos, &z.chunk)
+	z.pos += int64(n)
+	if n > 0 && err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// ReadAt reads as io.ReaderAt says.
+func (z *ZipFile) ReadAt(p []byte, off int64) (int, error) {
+	b := chunkBuffers.Get().(*chunkBuffer)
+	defer chunkBuffers.Put(b)
+	b.valid = false
+	return z.readAt(p, off, b)
+}
+
+var chunkBuffers = sync.Pool{New: func() any { return new(chunkBuffer) }}
+
+// Seek sets the offset of the next Read.
+func (z *ZipFile) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekStart:
+	case io.SeekCurrent:
+		offset += z.pos
+	case io.SeekEnd:
+		offset += z.Size()
+	default:
+		return 0, fmt.Errorf("seek: whence %d: %w", whence, fs.ErrInvalid)
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("seek: before the start: %w", fs.ErrInvalid)
+	}
+	z.pos = offset
+	return offset, nil
+}
+
+func (z *ZipFile) readAt(p []byte, off int64, b *chunkBuffer) (n int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read: before the start: %w", fs.ErrInvalid)
+	}
+	for n < len(p) {
+		if off+int64(n) >= z.Size() {
+			return n, io.EOF
+		}
+		part, err := z.at(off+int64(n), b)
+		if err != nil {
+			return n, err
+		}
+		n += copy(p[n:], part)
+	}
+	return n, nil
+}
+
+// at returns bytes of the zip from offset on, as many as are at hand, valid until
+// the next call with b.
+func (z *ZipFile) at(off int64, b *chunkBuffer) ([]byte, error) {
+	seg := z.index.skeleton.Find(off)
+	within := off - seg.Offset
+	if seg.Header != nil {
+		return seg.Header[within:], nil
+	}
+	chunk := uint32(within / chunkSize)
+	if !b.valid || b.entry != seg.Entry || b.chunk != chunk {
+		b.valid = false
+		var err error
+		if b.data, err = z.snap.chunk(z.index.raws[seg.Entry], chunk, b.data); err != nil {
+			return nil, fmt.Errorf("zip %s: %w", z.root.H1(), err)
+		}
+		b.entry, b.chunk, b.valid = seg.Entry, chunk, true
+	}
+	return b.data[within-int64(chunk)*chunkSize:], nil
+}
+
+// WriteTo writes the rest of the zip to w.
+func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for z.pos < z.Size() {
+		part, err := z.at(z.pos, &z.chunk)
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(part)
+		total += int64(n)
+		z.pos += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// HasZip reports whether the store holds all of a zip, and no file of it is in
+// quarantine.
+func (s *Store) HasZip(root verify.Digest) bool {
+	ok := false
+	err := s.view(func(txn *badger.Txn) (err error) {
+		if ok, err = hasKey(txn, digestKey(spaceZip, root)); err != nil || !ok || !s.quarantined() {
+			return err
+		}
+		l, err := getListing(txn, root)
+		ok = err == nil && !s.anyBad(modzip.Sums(l))
+		return err
+	})
+	return err == nil && ok
+}
+
+// Listing returns the listing with this digest, of a zip that is held or staged.
+func (s *Store) Listing(root verify.Digest) (text []byte, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		text, err = getListingText(txn, root)
+		return err
+	})
+	return text, err
+}
+
+// WriteTo writes the zip to w while its files arrive, in order: for each that the
+// store lacks it calls wait, which must return when PutRaw has brought it. What it
+// writes is what OpenZip will give for the same streams.
+func (st *Staged) WriteTo(ctx context.Context, w io.Writer, wait func(context.Context, verify.File) error) error {
+	zw := modzip.NewWriter(w)
+	for _, f := range st.Listing.Files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := st.writeFile(ctx, zw, f, wait); err != nil {
+			return fmt.Errorf("zip of %s: file %.300q: %w", st.Module, f.Name, err)
+		}
+	}
+	return zw.Close()
+}
+
+func (st *Staged) writeFile(ctx context.Context, zw *modzip.Writer, f verify.File, wait func(context.Context, verify.File) error) error {
+	if modzip.IsDir(f.Name) {
+		_, err := zw.Add(modzip.Entry{Name: f.Name})
+		return err
+	}
+	raw, r, err := st.s.OpenRaw(f.Sum)
+	if errors.Is(err, ErrNotFound) && wait != nil {
+		if err := zw.Flush(); err != nil {
+			return err
+		}
+		if err := wait(ctx, f); err != nil {
+			return err
+		}
+		raw, r, err = st.s.OpenRaw(f.Sum)
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	dst, err := zw.Add(modzip.Entry{Name: f.Name, Raw: raw})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(dst, r)
+	return err
+}
