@@ -54,18 +54,39 @@ func (d *Database) Observe(ctx context.Context, note []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrProof, err)
 	}
-	if err := d.place(ctx, nil, h); err == nil || errors.Is(err, ErrSecurity) {
-		return err
+	err = d.place(ctx, nil, h)
+	if err != nil && !errors.Is(err, ErrSecurity) {
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, d.name, err)
 	}
-	_, err = try(ctx, d, func(src *source) (struct{}, error) {
-		return struct{}{}, d.place(ctx, src, h)
-	})
 	return err
 }
 
 // place finds h's place on the timeline. When it returns nil, h is part of the
-// tree that latest returns from then on.
+// tree that latest returns from then on. Tiles come from src, or from the cache
+// alone if src is nil; when that does not do, from any other source, because a
+// database that shows some a false history has few tiles that fit the true one.
 func (d *Database) place(ctx context.Context, src *source, h treeHead) error {
+	err := d.placeFrom(ctx, src, h)
+	if err == nil || errors.Is(err, ErrSecurity) {
+		return err
+	}
+	said := failures{err}
+	for _, other := range d.order() {
+		if other == src || ctx.Err() != nil {
+			continue
+		}
+		if err = d.placeFrom(ctx, other, h); err == nil || errors.Is(err, ErrSecurity) {
+			return err
+		}
+		said = append(said, err)
+	}
+	if src != nil {
+		return said[0] // src's own failure: it is not to blame for the others'
+	}
+	return said
+}
+
+func (d *Database) placeFrom(ctx context.Context, src *source, h treeHead) error {
 	d.offer(h)
 	for {
 		latest := d.latest()
