@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
+	"gopkg.in/yaml.v3"
+)
+
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// withConfig is the Before of every command: it gives the flags that neither the
+// command line nor the environment set the values of the configuration file.
+func withConfig(c *cli.Context) error {
+	path, err := configPath(c)
+	if err != nil || path == "" {
+		return err
+	}
+	values, err := readConfig(path)
+	if err != nil {
+		return fmt.Errorf("configuration file %s: %w", path, err)
+	}
+	for key, value := range values {
+		if err := applyConfig(c, key, value); err != nil {
+			return fmt.Errorf("configuration file %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// configPath is the file that --config names, else the user's own, else none.
+func configPath(c *cli.Context) (string, error) {
+	if path := c.String(flagConfig); path != "" {
+		return path, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", nil // a user without a home has no file there
+	}
+	for _, name := range []string{"config.toml", "config.yaml"} {
+		path := filepath.Join(dir, "meshproxy", name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("configuration file: %w", err)
+		}
+	}
+	return "", nil
+}
+
+func readConfig(path string) (map[string]any, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Unwrap(err) // the caller names the file
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("larger than %d bytes", maxConfig)
+	}
+	values := make(map[string]any)
+	switch filepath.Ext(path) {
+	case ".toml":
+		err = toml.Unmarshal(text, &values)
+	case ".yaml", ".yml":
+		err = yaml.NewDecoder(bytes.NewReader(text)).Decode(&values)
+		if errors.Is(err, io.EOF) {
+			err = nil // nothing but comments
+		}
+	default:
+		err = errors.New("its name must end in .toml, .yaml or .yml")
+	}
+	return values, err
+}
+
+// applyConfig sets one flag from the file. A key that is a flag of another
+// command only is left alone, so that one file serves all of them.
+func applyConfig(c *cli.Context, key string, value any) error {
+	known := configKeys(c.App)
+	if !slices.Contains(known, key) {
+		near := nearest(key, known)
+		return fmt.Errorf("unknown key %q; did you mean %q?", key, near)
+	}
+	if !hasFlag(c.Command, key) || c.IsSet(key) {
+		return nil
+	}
+	text, err := configText(value)
+	if err == nil {
+		err = c.Set(key, text)
+	}
+	if err != nil {
+		return fmt.Errorf("key %q: %w", key, err)
+	}
+	return nil
+}
+
+// configText writes a value of the file as a flag would be written.
+func configText(value any) (string, error) {
+	switch v := value.(type) {
+	case string:
+		return v, nil
+	case bool, int, int64, uint64, float64:
+		return fmt.Sprint(v), nil
+	case []any:
+		items := make([]string, len(v))
+		for i, item := range v {
+			text, err := configText(item)
+			if err != nil {
+				return "", err
+			}
+			items[i] = text
+		}
+		return strings.Join(items, ","), nil
+	default:
+		return "", fmt.Errorf("want a string, a number, true, false or a list, not %T", value)
+	}
+}
+
+// configKeys are the names of all flags of all commands, but for --config.
+func configKeys(app *cli.App) []string {
+	var keys []string
+	for _, cmd := range app.Commands {
+		for _, f := range cmd.Flags {
+			if name := f.Names()[0]; name != flagConfig && !slices.Contains(keys, name) {
+				keys = append(keys, name)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.DeleteFunc(keys, func(k string) bool { return k == "help" })
+}
+
+func hasFlag(cmd *cli.Command, name string) bool {
+	return slices.ContainsFunc(cmd.Flags, func(f cli.Flag) bool { return f.Names()[0] == name })
+}
+
+// nearest is the known word most like the given one.
+func nearest(word string, known []string) string {
+	return slices.MaxFunc(known, func(a, b string) int {
+		return cmp.Compare(likeness(word, a), likeness(word, b))
+	})
+}
+
+func likeness(a, b string) float64 {
+	const boost, prefix = 0.7, 4 // the usual parameters
+	return smetrics.JaroWinkler(a, b, boost, prefix)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/testnet/outside"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"meshproxy": main})
+}
+
+// patience bounds every wait of a script; a quiet machine needs milliseconds.
+const patience = 60 * time.Second
+
+// TestScripts runs the command line as its users do. Each script has a world of
+// its own outside: an upstream at $UPSTREAM and a checksum database at $SUMDB.
+func TestScripts(t *testing.T) {
+	archive, err := os.ReadFile("testdata/world.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			return setUp(env, string(archive))
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "token": cmdToken,
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+func setUp(env *testscript.Env, archive string) error {
+	w := new(outside.World)
+	if err := w.AddArchive(archive); err != nil {
+		return err
+	}
+	db, err := w.Database("sum.example.test")
+	if err != nil {
+		return err
+	}
+	upstream, err := outside.NewServer(w)
+	if err != nil {
+		return err
+	}
+	env.Defer(upstream.Stop)
+	sums, err := outside.NewServer(db)
+	if err != nil {
+		return err
+	}
+	env.Defer(sums.Stop)
+	home := env.WorkDir + "/home"
+	env.Vars = append(env.Vars,
+		"HOME="+home, "XDG_DATA_HOME="+home+"/data", "XDG_CONFIG_HOME="+home+"/config",
+		"XDG_RUNTIME_DIR=", "TMPDIR="+env.WorkDir,
+		"GOENV=off", "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-modcacherw", "GOPROXY=off", "GOSUMDB=off",
+		"GOCACHE="+home+"/gocache", "GOMODCACHE="+home+"/mod",
+		"UPSTREAM="+upstream.URL(), "SUMDB="+db.SpecAt(sums.URL()),
+		"LOCAL=--listen=127.0.0.1:0", "P2P=--p2p=/ip4/127.0.0.1/tcp/0",
+	)
+	return os.MkdirAll(home, 0o700)
+}
+
+// cmdFails runs a program and wants this exit status, and one line on standard
+// error that says why.
+//
+//	fails STATUS PROGRAM ARG...
+func cmdFails(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: fails STATUS PROGRAM ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != want {
+		ts.Fatalf("%s: %v, want exit status %d", strings.Join(args[1:], " "), err, want)
+	}
+	if text := ts.ReadFile("stderr"); strings.Count(text, "meshproxy: ") != 1 {
+		ts.Fatalf("want one sentence on standard error, got:\n%s", text)
+	}
+}
+
+// cmdReady waits until a node serves the data directory.
+//
+//	ready DIR
+func cmdReady(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready DIR")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		_, err := statusOf(ctx, ts.MkAbs(args[0]))
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			ts.Fatalf("no node on %s: %v", args[0], err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func statusOf(ctx context.Context, dir string) (*node.Status, error) {
+	c, err := node.Dial(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Status(ctx)
+}
+
+// cmdStatus sets a variable to a field of a running node's status.
+//
+//	status DIR VARIABLE url|p2p
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: status DIR VARIABLE url|p2p")
+	}
+	st, err := statusOf(context.Background(), ts.MkAbs(args[0]))
+	ts.Check(err)
+	switch args[2] {
+	case "url":
+		ts.Setenv(args[1], st.URL)
+	case "listen":
+		ts.Setenv(args[1], strings.TrimPrefix(st.URL, "http://"))
+	case "p2p":
+		ts.Setenv(args[1], st.P2P[0])
+	default:
+		ts.Fatalf("status: unknown field %s", args[2])
+	}
+}
+
+// cmdGet asks the node that serves the data directory, wants the status, and
+// makes the body the standard output of the script.
+//
+//	get STATUS DIR PATH
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: get STATUS DIR PATH")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	st, err := statusOf(ctx, ts.MkAbs(args[1]))
+	ts.Check(err)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, st.URL+args[2], nil)
+	ts.Check(err)
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	var body bytes.Buffer
+	_, err = io.Copy(&body, io.LimitReader(resp.Body, 64<<20))
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s\n", &body)
+	if resp.StatusCode != want {
+		ts.Fatalf("%s: status %d, want %d: %s", args[2], resp.StatusCode, want, &body)
+	}
+}
+
+// cmdLong sets a variable to a directory whose path is so many bytes long.
+//
+//	long VARIABLE BYTES
+func cmdLong(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: long VARIABLE BYTES")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	dir := ts.MkAbs("long")
+	for len(dir) < n {
+		dir += "/" + strings.Repeat("d", min(100, max(1, n-len(dir)-1)))
+	}
+	ts.Setenv(args[0], dir)
+}
+
+// cmdToken sets a variable to the one line of a file.
+//
+//	token VARIABLE FILE
+func cmdToken(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: token VARIABLE FILE")
+	}
+	line, ok := strings.CutSuffix(ts.ReadFile(args[1]), "\n")
+	if !ok || line == "" || strings.ContainsAny(line, " \n") {
+		ts.Fatalf("token: %s holds %q, want one word on one line", args[1], line)
+	}
+	ts.Setenv(args[0], line)
+}

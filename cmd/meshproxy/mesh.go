@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshproxy/meshproxy/node"
+)
+
+func inviteCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "invite",
+		Usage: "make a token that lets one more office in",
+		Description: `Prints the token alone on standard output. Give it to the other office by a way
+you trust: until it expires, whoever has it can join.
+
+Examples:
+
+   meshproxy invite
+   meshproxy invite --office lisbon --ttl 1h
+   meshproxy invite --role admin          # may invite and revoke, too`,
+		Flags: atFlags(
+			&cli.StringFlag{Name: "role", EnvVars: env("role"), Value: "member", Usage: "what the newcomer may do: `ROLE` is member or admin"},
+			&cli.StringFlag{Name: "office", EnvVars: env("office"), Usage: "the newcomer's `NAME`; it chooses one itself if none is given"},
+			&cli.DurationFlag{Name: "ttl", EnvVars: env("ttl"), Value: 24 * time.Hour, Usage: "the token can be used for this `TIME`"},
+			&cli.IntFlag{Name: "uses", EnvVars: env("uses"), Value: 1, Usage: "so many offices (`N`) can join with it"},
+		),
+		Before: withConfig,
+		Action: func(c *cli.Context) error {
+			inv := node.Invitation{Role: c.String("role"), Office: c.String("office"), TTL: c.Duration("ttl"), Uses: c.Int("uses")}
+			if err := checkInvitation(c, inv); err != nil {
+				return err
+			}
+			return withControl(c, func(ctl node.Control) error {
+				token, err := ctl.Invite(c.Context, inv)
+				if err != nil {
+					return fmt.Errorf("invite: %w", err)
+				}
+				_, err = fmt.Fprintln(c.App.Writer, token)
+				return err
+			})
+		},
+	}
+}
+
+func checkInvitation(c *cli.Context, inv node.Invitation) error {
+	if err := wantArgs(c); err != nil {
+		return err
+	}
+	if inv.Role != "member" && inv.Role != "admin" {
+		return misuse("--role %q: want member or admin", inv.Role)
+	}
+	if inv.TTL <= 0 {
+		return misuse("--ttl %v: want a time above zero", inv.TTL)
+	}
+	if inv.Uses < 1 {
+		return misuse("--uses %d: want at least 1", inv.Uses)
+	}
+	return nil
+}
+
+func peersCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "peers",
+		Usage: "list the other offices",
+		Description: `Examples:
+
+   meshproxy peers
+   meshproxy peers --json`,
+		Flags:  atFlags(jsonFlag()),
+		Before: withConfig,
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			return withControl(c, func(ctl node.Control) error {
+				peers, err := ctl.Peers(c.Context)
+				if err != nil {
+					return fmt.Errorf("peers: %w", err)
+				}
+				if c.Bool("json") {
+					return printJSON(c.App.Writer, append([]node.Peer{}, peers...))
+				}
+				return printPeers(c, peers)
+			})
+		},
+	}
+}
+
+func printPeers(c *cli.Context, peers []node.Peer) error {
+	if len(peers) == 0 {
+		_, err := fmt.Fprintln(c.App.Writer, "No other office yet. To add one: meshproxy invite")
+		return err
+	}
+	t := newTable(c.App.Writer, "office", "role", "state", "rtt", "seen", "peer ID", "address")
+	for _, p := range peers {
+		state := "away"
+		if p.Connected {
+			state = "connected"
+			if p.How != "" {
+				state = p.How
+			}
+		}
+		rtt := ""
+		if p.RTT > 0 {
+			rtt = p.RTT.Round(100 * time.Microsecond).String()
+		}
+		t.AppendRow([]any{p.Office, p.Role, state, rtt, agoText(p.Seen), p.ID, p.Addr})
+	}
+	t.Render()
+	return nil
+}

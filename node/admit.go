@@ -1,0 +1,111 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/protocol"
+	"github.com/meshproxy/meshproxy/protocol/upstream"
+	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// admit is the door for what this node fetched itself: it finds who vouches for
+// the bytes, makes a signed record, and commits both. Then the mesh is told.
+func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, error) {
+	rec := verify.Record{
+		Mesh: n.mesh.MeshID(), Name: f.Name, Size: f.Size, Data: f.Data,
+		Fetched: time.Now().UTC().Truncate(time.Second), Office: n.Office(), Source: sourceText(f.Source),
+	}
+	var staged *store.Staged
+	var scanned *store.Scanned
+	switch f.Name.Kind {
+	case verify.Info:
+		rec.Digest = verify.DigestOf(f.Data)
+	case verify.Mod:
+		rec.Digest = verify.DigestMod(f.Data)
+	case verify.Zip:
+		var err error
+		if scanned, err = store.ScanZip(ctx, f.File, f.Size, f.Name.Module); err != nil {
+			return nil, protocol.Errorf(http.StatusBadGateway, "%s from %s: %w", f.Name, f.Source, err)
+		}
+		rec.Digest, rec.Size = scanned.Root, scanned.Size
+	}
+	vouch, err := n.trust().Vouch(ctx, f.Name, rec.Digest)
+	if err != nil {
+		return nil, refused(f.Name, err)
+	}
+	rec.Vouch = vouch
+	if scanned != nil {
+		if staged, err = n.store.StageZip(ctx, scanned); err != nil {
+			return nil, fmt.Errorf("keep %s: %w", f.Name, err)
+		}
+	}
+	signed, err := verify.Seal(&rec, n.mesh.Key())
+	if err != nil {
+		return nil, err
+	}
+	if err := n.commit(ctx, signed, staged); err != nil {
+		return nil, err
+	}
+	n.tell(signed)
+	return signed, nil
+}
+
+// sourceText is what a record says of where the bytes came from.
+func sourceText(source string) string {
+	if source == "direct" {
+		return source
+	}
+	return "proxy " + source
+}
+
+// commit writes a record, and the files of a zip if there are any, and drops
+// what memory holds of it.
+func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Staged) error {
+	err := n.store.Commit(ctx, s, staged)
+	var conflict *store.ConflictError
+	if errors.As(err, &conflict) {
+		n.log.Error("conflict: a second content for the same module version was refused; see: meshproxy conflicts",
+			"file", s.Record.Name.String(), "err", err)
+		return protocol.Errorf(http.StatusConflict, "%w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", s.Record.Name, err)
+	}
+	return nil
+}
+
+// accept is the door for a record that another office handed over: package
+// verify says whether it convinces. The files of a zip come later, and only as
+// far as they hash to it.
+func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error {
+	if err := n.trust().CheckSigned(ctx, s); err != nil {
+		return refused(s.Record.Name, err)
+	}
+	err := n.commit(ctx, s, nil)
+	var conflict *store.ConflictError
+	if errors.As(err, &conflict) {
+		return fmt.Errorf("%w: %w", err, &exchange.ConflictError{Have: conflict.Have})
+	}
+	return err
+}
+
+// refused says with which status a client hears that bytes were not admitted:
+// an outage of whoever should vouch for them is no statement about them.
+func refused(name verify.Name, err error) error {
+	status := http.StatusForbidden
+	switch {
+	case errors.Is(err, verify.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		status = http.StatusServiceUnavailable
+	case errors.Is(err, verify.ErrMismatch):
+		status = http.StatusForbidden
+	}
+	return protocol.Errorf(status, "%s: not admitted: %w", name, err)
+}

@@ -1,0 +1,63 @@
+package node
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// maxSources bounds the sources that are counted one by one; the members of a
+// mesh and the upstreams of an office are far fewer.
+const maxSources = 1000
+
+// counters says what came from where since the start.
+type counters struct {
+	errors   atomic.Uint64
+	mu       sync.RWMutex
+	bySource map[string]*tally // guarded by mu; the tallies count by themselves
+}
+
+type tally struct {
+	answers atomic.Uint64
+	bytes   atomic.Int64
+}
+
+func newCounters() *counters { return &counters{bySource: make(map[string]*tally)} }
+
+// add counts one answer of so many bytes.
+func (c *counters) add(source string, bytes int64) {
+	t := c.tally(source)
+	t.answers.Add(1)
+	t.bytes.Add(bytes)
+}
+
+func (c *counters) tally(source string) *tally {
+	c.mu.RLock()
+	t := c.bySource[source]
+	c.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.bySource) >= maxSources {
+		source = "others"
+	}
+	if c.bySource[source] == nil {
+		c.bySource[source] = new(tally)
+	}
+	return c.bySource[source]
+}
+
+// served lists the counts by source.
+func (c *counters) served() []Served {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]Served, 0, len(c.bySource))
+	for source, t := range c.bySource {
+		all = append(all, Served{Source: source, Answers: t.answers.Load(), Bytes: t.bytes.Load()})
+	}
+	slices.SortFunc(all, func(a, b Served) int { return cmp.Compare(a.Source, b.Source) })
+	return all
+}

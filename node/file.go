@@ -1,0 +1,126 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meshproxy/meshproxy/protocol"
+	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// How long the work for one file may take. A zip of MaxZip over a slow link is
+// let through; one that stalls is given up by whoever reads it.
+const (
+	smallLimit = 5 * time.Minute
+	zipLimit   = 4 * time.Hour
+)
+
+// File implements protocol.Backend.
+func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (*protocol.Answer, error) {
+	a, err := n.held(name)
+	if err == nil {
+		return n.answered(a, origin{kind: fromStore}), nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		n.log.Error("the store cannot give what it holds; fetching it again", "file", name.String(), "err", err)
+	}
+	if o.CachedOnly {
+		return nil, n.failed(protocol.NotFound("%s is not held by office %s, and the request forbids to fetch it", name, n.Office()))
+	}
+	from, err := n.arrivals.do(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context) (origin, error) {
+		return n.obtain(ctx, name)
+	})
+	if err != nil {
+		return nil, n.failed(err)
+	}
+	if a, err = n.held(name); err != nil {
+		return nil, n.failed(fmt.Errorf("%s arrived, but: %w", name, err))
+	}
+	return n.answered(a, from), nil
+}
+
+func limitOf(k verify.Kind) time.Duration {
+	if k == verify.Zip {
+		return zipLimit
+	}
+	return smallLimit
+}
+
+// flightKey keeps requests apart that came through different nodes: joined, two
+// nodes that ask each other could wait for each other.
+func flightKey(ctx context.Context, what string) string {
+	if hops := protocol.Hops(ctx); hops != "" {
+		return what + " via " + hops
+	}
+	return what
+}
+
+// answered counts a success and says where it came from.
+func (n *Node) answered(a *protocol.Answer, from origin) *protocol.Answer {
+	a.Source = from.kind
+	size := a.Size
+	if a.Data != nil {
+		size = int64(len(a.Data))
+	}
+	n.counts.add(from.String(), size)
+	return a
+}
+
+func (n *Node) failed(err error) error {
+	n.counts.errors.Add(1)
+	return err
+}
+
+// held answers from the store; store.ErrNotFound if it does not hold the file.
+func (n *Node) held(name verify.Name) (*protocol.Answer, error) {
+	signed, err := n.store.Record(name)
+	if err != nil {
+		return nil, err
+	}
+	rec := &signed.Record
+	a := &protocol.Answer{Modtime: rec.Fetched}
+	if name.Kind == verify.Zip {
+		z, err := n.store.OpenZip(rec.Digest)
+		if err != nil {
+			return nil, err
+		}
+		a.Content, a.Size, a.Closer, a.ETag = z, z.Size(), z, z.ETag()
+		return a, nil
+	}
+	a.Data, a.Size, a.ETag = rec.Data, rec.Size, rec.Digest.Hex()
+	return a, nil
+}
+
+// obtain brings a file into the store: from another office, or else from the
+// world outside.
+func (n *Node) obtain(ctx context.Context, name verify.Name) (origin, error) {
+	if n.has(name) {
+		return origin{kind: fromStore}, nil // it came while this request was on its way here
+	}
+	start := time.Now()
+	from, err := n.fromMesh(ctx, name)
+	if err != nil && !isRefusal(err) {
+		from, err = n.firstFetch(ctx, name, err)
+	}
+	if err != nil {
+		n.log.Info("not obtained", "file", name.String(), "took", time.Since(start), "err", err)
+		return origin{}, err
+	}
+	n.log.Info("obtained", "file", name.String(), "from", from.String(), "took", time.Since(start))
+	return from, nil
+}
+
+// has reports whether the store can serve the file.
+func (n *Node) has(name verify.Name) bool {
+	signed, err := n.store.Record(name)
+	return err == nil && (name.Kind != verify.Zip || n.store.HasZip(signed.Record.Digest))
+}
+
+// isRefusal reports whether an error says that the content itself is not to be
+// served, so that asking somebody else for it is no remedy.
+func isRefusal(err error) bool {
+	return errors.Is(err, verify.ErrMismatch) || errors.Is(err, store.ErrConflict) || errors.Is(err, verify.ErrSecurity)
+}

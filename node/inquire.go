@@ -1,0 +1,235 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+const (
+	// maxInquiries is how many questions to the mesh are under way at once. What
+	// is asked meanwhile goes with the next one, so that a build that wants four
+	// hundred go.mod files needs few round trips.
+	maxInquiries = 4
+	maxBatch     = 1024 // names in one question
+	inquiryLimit = 10 * time.Second
+)
+
+// inquiries asks the other offices about many files at once.
+type inquiries struct {
+	ask func(context.Context, []verify.Name) (*exchange.Reply, error)
+
+	life    context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool       // guarded by mu
+	active  int        // guarded by mu; questions under way
+	queue   []*inquiry // guarded by mu; in order of arrival
+}
+
+// inquiry is one caller's question about files of one module version.
+type inquiry struct {
+	names []verify.Name
+	done  chan struct{} // closed when found, related and err are set
+	found []exchange.Found
+	err   error
+}
+
+func newInquiries(ask func(context.Context, []verify.Name) (*exchange.Reply, error)) *inquiries {
+	life, end := context.WithCancel(context.Background())
+	return &inquiries{ask: ask, life: life, end: end}
+}
+
+// about asks about files, in the company of whoever else asks now.
+func (q *inquiries) about(ctx context.Context, names []verify.Name) ([]exchange.Found, error) {
+	in := &inquiry{names: names, done: make(chan struct{})}
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil, errClosed
+	}
+	q.queue = append(q.queue, in)
+	if q.active < maxInquiries {
+		q.active++
+		q.running.Go(q.work)
+	}
+	q.mu.Unlock()
+	select {
+	case <-in.done:
+		return in.found, in.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// work asks until nobody waits any more.
+func (q *inquiries) work() {
+	for {
+		batch, names := q.next()
+		if len(batch) == 0 {
+			return
+		}
+		reply, err := q.askAll(names)
+		at := make(map[verify.Name]exchange.Found)
+		if err == nil {
+			for _, f := range reply.Found {
+				at[f.Name] = f
+			}
+		}
+		for _, in := range batch {
+			in.err = err
+			for _, name := range in.names {
+				in.found = append(in.found, at[name])
+			}
+			close(in.done)
+		}
+	}
+}
+
+func (q *inquiries) askAll(names []verify.Name) (reply *exchange.Reply, err error) {
+	ctx, cancel := context.WithTimeout(q.life, inquiryLimit)
+	defer cancel()
+	return guarded(ctx, func(ctx context.Context) (*exchange.Reply, error) { return q.ask(ctx, names) })
+}
+
+// next takes as many questions off the queue as fit one batch, with the distinct
+// names in them; none when the queue is empty, and then the caller must end.
+func (q *inquiries) next() (batch []*inquiry, names []verify.Name) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	seen := make(map[verify.Name]bool)
+	for len(q.queue) > 0 && len(names) < maxBatch {
+		in := q.queue[0]
+		q.queue = q.queue[1:]
+		batch = append(batch, in)
+		for _, name := range in.names {
+			if !seen[name] {
+				seen[name] = true
+				names = append(names, name)
+			}
+		}
+	}
+	if len(batch) == 0 {
+		q.active--
+	}
+	return batch, names
+}
+
+func (q *inquiries) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.end()
+	q.running.Wait()
+}
+
+// fromMesh brings a file from another office into the store. The error says
+// whether nobody has it or nobody was reached.
+func (n *Node) fromMesh(ctx context.Context, name verify.Name) (origin, error) {
+	if _, reached := n.reach(); reached == 0 {
+		return origin{}, exchange.ErrUnreached
+	}
+	if name.Kind == verify.Zip {
+		if signed, err := n.store.Record(name); err == nil {
+			// The record came earlier, with the .info; only the files are missing.
+			if from, err := n.pull(ctx, signed, nil); err == nil {
+				return from, nil
+			}
+		}
+	}
+	found, err := n.questions.about(ctx, n.wanted(name))
+	if err != nil {
+		return origin{}, err
+	}
+	from, err := origin{}, error(nil)
+	for _, f := range found {
+		got, e := n.takeFound(ctx, f, f.Name == name)
+		if f.Name == name {
+			from, err = got, e
+		}
+	}
+	return from, err
+}
+
+// wanted is what is asked for along with a file. Who asks for an .info or a zip
+// will ask for the other and the go.mod; who asks for a go.mod often wants
+// nothing else.
+func (n *Node) wanted(name verify.Name) []verify.Name {
+	names := []verify.Name{name}
+	if name.Kind == verify.Mod {
+		return names
+	}
+	for _, k := range []verify.Kind{verify.Info, verify.Mod, verify.Zip} {
+		other := verify.Name{Module: name.Module, Kind: k}
+		if k == name.Kind {
+			continue
+		}
+		if _, err := n.store.Record(other); err != nil {
+			names = append(names, other)
+		}
+	}
+	return names
+}
+
+// takeFound admits what other offices said about one file, and with whole also
+// the files of a zip.
+func (n *Node) takeFound(ctx context.Context, f exchange.Found, whole bool) (origin, error) {
+	if f.Answered == 0 {
+		return origin{}, exchange.ErrUnreached
+	}
+	if len(f.Records) == 0 {
+		return origin{}, exchange.ErrUnknown
+	}
+	var errs []error
+	for _, signed := range f.Records {
+		if err := n.accept(ctx, "", signed); err != nil {
+			n.log.Warn("a record from another office was refused", "file", f.Name.String(), "signer", signed.Signer.String(), "err", err)
+			errs = append(errs, err)
+			continue
+		}
+		if f.Name.Kind != verify.Zip {
+			return origin{fromPeer, n.officeOf(first(f.Holders, signed.Signer))}, nil
+		}
+		if !whole {
+			return origin{}, nil
+		}
+		return n.pull(ctx, signed, f.Holders)
+	}
+	return origin{}, errors.Join(errs...)
+}
+
+func first(ids []peer.ID, otherwise peer.ID) peer.ID {
+	if len(ids) > 0 {
+		return ids[0]
+	}
+	return otherwise
+}
+
+// meshText says in words what came of asking the mesh.
+func (n *Node) meshText(err error) string {
+	known, reached := n.reach()
+	switch {
+	case known == 0:
+		return "no other office is known"
+	case reached == 0:
+		return fmt.Sprintf("none of the %d other offices is connected", known)
+	case errors.Is(err, exchange.ErrUnknown):
+		return fmt.Sprintf("none of the %d connected offices has it", reached)
+	case err == nil:
+		return fmt.Sprintf("%d of %d other offices are connected", reached, known)
+	}
+	return "other offices: " + err.Error()
+}
+
+// askMesh puts one batch to the mesh.
+func (n *Node) askMesh(ctx context.Context, names []verify.Name) (*exchange.Reply, error) {
+	return n.exchange().Records(ctx, names, exchange.RecordsOptions{})
+}

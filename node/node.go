@@ -1,0 +1,268 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshproxy/meshproxy/mesh"
+	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/protocol"
+	"github.com/meshproxy/meshproxy/protocol/upstream"
+	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Config says what an office is to be. Dir is required; zero values of the rest
+// are defaults.
+type Config struct {
+	Dir      string        // holds everything; made if it is not there
+	Listen   string        // HOST:PORT for the go command; port 0 chooses one. Default: 127.0.0.1:0
+	P2P      []string      // multiaddrs for the other offices. Default: mesh.DefaultListen
+	Office   string        // the office's name until an invitation gives it another. Default: the host's name
+	Upstream string        // GOPROXY list; "off" takes modules from other offices only. Default: off
+	SumDB    string        // GOSUMDB specification. Default: off
+	NoSumDB  string        // GONOSUMDB patterns
+	NoProxy  string        // GONOPROXY patterns
+	Refresh  time.Duration // how long lists, latest versions and branches are good for. Default: DefaultRefresh
+	NoLAN    bool          // do not look for members by mDNS
+	Version  string        // of this program, for status
+	Log      *slog.Logger  // default: none
+}
+
+// DefaultRefresh is how long mutable answers are good for.
+const DefaultRefresh = time.Minute
+
+// shutdownTime is how long answers under way may take once the node is to end.
+const shutdownTime = 5 * time.Second
+
+func (c *Config) defaults() {
+	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
+	c.Upstream = cmp.Or(c.Upstream, upstreamOff)
+	c.SumDB = cmp.Or(c.SumDB, "off")
+	c.Refresh = cmp.Or(c.Refresh, DefaultRefresh)
+	if c.P2P == nil {
+		c.P2P = mesh.DefaultListen
+	}
+	if c.Office == "" {
+		c.Office = hostOffice()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// hostOffice names an office after its machine.
+func hostOffice() string {
+	if name, err := os.Hostname(); err == nil && name != "" {
+		return name
+	}
+	return "office"
+}
+
+const upstreamOff = "off"
+
+// Node is one office. New makes it, Run serves, Close ends it. It implements
+// protocol.Backend, exchange.Backend and Control.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+
+	store     *store.Store
+	mesh      *mesh.Mesh
+	upstreams *upstream.Upstreams
+	databases []*verify.Database
+	pins      *verify.Pins
+	trusted   atomic.Pointer[verify.Trust] // made anew when the node moves to another mesh
+	peers     atomic.Pointer[exchange.Exchange]
+
+	http    net.Listener
+	control net.Listener
+
+	arrivals  *flights[origin]
+	refreshes *flights[mutable]
+	questions *inquiries
+	news      *news
+	counts    *counters
+	closers   []func() error // undo New, in reverse order
+}
+
+// New opens the data directory and all listeners; nothing is served before Run.
+// Errors say what to do; among them are store.ErrLocked and store.ErrNewer.
+func New(ctx context.Context, cfg Config) (*Node, error) {
+	cfg.defaults()
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	cfg.Dir = dir
+	n := &Node{
+		cfg: cfg, log: cfg.Log, started: time.Now(),
+		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
+		counts: newCounters(),
+	}
+	n.questions = newInquiries(n.askMesh)
+	n.news = newNews(n.push)
+	n.later(func() error {
+		n.arrivals.close()
+		n.refreshes.close()
+		n.questions.close()
+		n.news.close()
+		return nil
+	})
+	for _, step := range []func(context.Context) error{n.openStore, n.openListener, n.openUpstreams, n.openDatabases, n.openMesh, n.openControl} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, n.Close())
+		}
+	}
+	return n, nil
+}
+
+// later has f called by Close, before all that was given to it earlier.
+func (n *Node) later(f func() error) { n.closers = append(n.closers, f) }
+
+// Close gives up everything that New opened. Work under way ends.
+func (n *Node) Close() error {
+	var errs []error
+	for len(n.closers) > 0 {
+		last := len(n.closers) - 1
+		errs = append(errs, n.closers[last]())
+		n.closers = n.closers[:last]
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) openStore(ctx context.Context) error {
+	var err error
+	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log}); err != nil {
+		return err
+	}
+	n.later(n.store.Close)
+	return nil
+}
+
+func (n *Node) openListener(context.Context) error {
+	var err error
+	if n.http, err = net.Listen("tcp", n.cfg.Listen); err != nil {
+		return fmt.Errorf("--listen %s: %w", n.cfg.Listen, err)
+	}
+	n.later(func() error { return notClosed(n.http.Close()) })
+	return nil
+}
+
+func notClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (n *Node) openUpstreams(context.Context) error {
+	spec, err := verify.ParseSpec(n.cfg.SumDB)
+	if err != nil {
+		return fmt.Errorf("--sumdb: %w", err)
+	}
+	databases := map[string]string{}
+	if !spec.Off {
+		databases[spec.Name] = spec.URL
+	}
+	temp := filepath.Join(n.cfg.Dir, "incoming")
+	if err := os.RemoveAll(temp); err != nil { // what a crash left half received
+		return err
+	}
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		return err
+	}
+	n.upstreams, err = upstream.Parse(n.cfg.Upstream, upstream.Options{
+		Self: n.hopID(), Own: []string{n.http.Addr().String(), n.cfg.Listen}, TempDir: temp,
+		NoProxy: n.cfg.NoProxy, Databases: databases, Log: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("--upstream: %w", err)
+	}
+	n.later(n.upstreams.Close)
+	return nil
+}
+
+// hopID names this node in requests to upstreams, which may be other nodes.
+func (n *Node) hopID() string { return n.http.Addr().String() }
+
+func (n *Node) openDatabases(context.Context) error {
+	spec, err := verify.ParseSpec(n.cfg.SumDB)
+	if err != nil || spec.Off {
+		return err
+	}
+	db, err := verify.NewDatabase(verify.DatabaseOptions{
+		Spec: spec, Cache: n.store.SumDB(), Log: n.log,
+		Sources: []verify.Source{
+			{Name: "upstream", Remote: sumdbUpstream{spec.Name, n.upstreams}},
+			{Name: "other offices", Remote: sumdbPeers{spec.Name, n}},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.databases = append(n.databases, db)
+	return nil
+}
+
+// isOff reports whether this office fetches nothing from outside the mesh.
+func (n *Node) isOff() bool { return n.upstreams.String() == upstreamOff }
+
+func (n *Node) openControl(context.Context) error {
+	l, undo, err := listenControl(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	n.control = l
+	n.later(func() error {
+		undo()
+		return notClosed(l.Close())
+	})
+	return nil
+}
+
+// Run serves until ctx ends, or something fails that the node cannot do without.
+func (n *Node) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	handler := protocol.NewHandler(n, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log})
+	n.serve(ctx, g, n.http, protocol.NewServer(handler, n.log))
+	n.serve(ctx, g, n.control, &http.Server{Handler: controlHandler(n), ReadHeaderTimeout: controlTimeout})
+	g.Go(func() error { return n.mesh.Run(ctx) })
+	g.Go(func() error { return n.store.Run(ctx) })
+	g.Go(func() error { return n.saveAddrs(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// serve runs an HTTP server until ctx ends; then answers under way get a moment.
+func (n *Node) serve(ctx context.Context, g *errgroup.Group, l net.Listener, s *http.Server) {
+	g.Go(func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		if err := s.Shutdown(soon); err != nil {
+			return s.Close()
+		}
+		return nil
+	})
+}

@@ -1,0 +1,273 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/mesh"
+	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+const lockPatience = 3 * time.Second
+
+// openStore opens the store of a data directory. A command that works on the
+// store of a node that does not run holds it for a moment: that is waited out.
+func openStore(ctx context.Context, dir string, o store.Options) (*store.Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		s, err := store.Open(dir, o)
+		if !errors.Is(err, store.ErrLocked) {
+			return s, err
+		}
+		if c, dialErr := Dial(ctx, dir); dialErr == nil {
+			c.Close()
+			return nil, fmt.Errorf("another meshproxy serves %s: stop it, or give this one its own --data: %w", dir, err)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another process holds %s: stop it, or give this one its own --data: %w", dir, err)
+		}
+	}
+}
+
+// members is the mesh as the exchange wants to see it.
+type members struct{ *mesh.Mesh }
+
+// Office implements exchange.Members.
+func (m members) Office(p peer.ID) string { return m.OfficeOf(p) }
+
+func (n *Node) openMesh(context.Context) error {
+	key, err := mesh.LoadOrCreateKey(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if n.mesh, err = mesh.New(meshConfig(n.cfg, key, n.store)); err != nil {
+		return fmt.Errorf("--p2p: %w", err)
+	}
+	n.later(n.mesh.Close)
+	if n.pins, err = loadPins(n.store); err != nil {
+		return err
+	}
+	n.renewTrust()
+	x := exchange.New(exchange.Config{
+		Host: n.mesh.Host(), Members: members{n.mesh}, Backend: peerSide{n}, Routing: n.mesh,
+		CutOff: n.cutOff, Log: n.log,
+	})
+	n.peers.Store(x)
+	n.later(x.Close)
+	return nil
+}
+
+func meshConfig(cfg Config, key crypto.PrivKey, s *store.Store) mesh.Config {
+	return mesh.Config{
+		Key: key, Office: cfg.Office, State: meshState{s}, Datastore: s.Datastore("dht"),
+		Log: cfg.Log, Listen: cfg.P2P, NoLAN: cfg.NoLAN,
+	}
+}
+
+// meshState keeps the mesh's own state in the store.
+type meshState struct{ s *store.Store }
+
+const meshPrefix = "mesh/"
+
+// Get implements mesh.State.
+func (m meshState) Get(key string) ([]byte, error) {
+	value, err := m.s.Meta(meshPrefix + key)
+	return value, absent(err)
+}
+
+// Put implements mesh.State.
+func (m meshState) Put(key string, value []byte) error { return m.s.SetMeta(meshPrefix+key, value) }
+
+const pinsKey = "pins"
+
+// loadPins reads the pins that the operator has given the node.
+func loadPins(s *store.Store) (*verify.Pins, error) {
+	data, err := s.Meta(pinsKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	return verify.DecodePins(data)
+}
+
+// renewTrust makes the judge of records for the mesh that the node is in.
+func (n *Node) renewTrust() {
+	n.trusted.Store(verify.NewTrust(verify.TrustOptions{
+		Mesh: n.mesh.MeshID(), Pins: n.pins, Databases: n.databases, Private: n.cfg.NoSumDB, IsMember: n.mesh.IsMember,
+	}))
+}
+
+func (n *Node) trust() *verify.Trust { return n.trusted.Load() }
+
+func (n *Node) exchange() *exchange.Exchange { return n.peers.Load() }
+
+// Office is the name of this office in the mesh.
+func (n *Node) Office() string { return n.mesh.Office() }
+
+// officeOf names a peer for people.
+func (n *Node) officeOf(p peer.ID) string {
+	if p == n.mesh.ID() {
+		return n.Office()
+	}
+	if name := n.mesh.OfficeOf(p); name != "" {
+		return name
+	}
+	return p.String()
+}
+
+// reach says how many other members there are, and how many are connected.
+func (n *Node) reach() (known, connected int) {
+	for _, p := range n.mesh.Members() {
+		if p != n.mesh.ID() {
+			known++
+		}
+	}
+	return known, len(n.mesh.Connected())
+}
+
+// cutOff ends the connection to a peer that keeps sending what does not check.
+func (n *Node) cutOff(p peer.ID, err error) {
+	n.log.Error("a member is cut off", "office", n.officeOf(p), "peer", p.String(), "err", err)
+	if err := n.mesh.Host().Network().ClosePeer(p); err != nil {
+		n.log.Warn("cannot close the connection", "peer", p.String(), "err", err)
+	}
+}
+
+// Status implements Control.
+func (n *Node) Status(context.Context) (*Status, error) {
+	st := storeStatus(n.cfg.Dir, n.store)
+	st.Running, st.Version, st.Started = true, n.cfg.Version, n.started.UTC()
+	st.URL = "http://" + reachable(n.http.Addr())
+	meshStatus(st, n.mesh)
+	st.Upstreams = []string{n.upstreams.String()}
+	for _, db := range n.databases {
+		st.SumDB = append(st.SumDB, db.Name())
+	}
+	st.Served, st.Errors = n.counts.served(), n.counts.errors.Load()
+	return st, nil
+}
+
+// reachable writes a listener's address so that it can be put into a URL: an
+// unspecified one is reached at the loopback address.
+func reachable(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func meshStatus(st *Status, m *mesh.Mesh) {
+	st.PeerID, st.Mesh, st.Office, st.Role = m.ID().String(), m.MeshID(), m.Office(), m.Role().String()
+	for _, a := range m.Addrs() {
+		st.P2P = append(st.P2P, a.String()+"/p2p/"+m.ID().String())
+	}
+	st.Known = max(0, len(m.Members())-1)
+	st.Connected = len(m.Connected())
+}
+
+func storeStatus(dir string, s *store.Store) *Status {
+	a := s.Accounting()
+	return &Status{
+		Data: dir, Conflicts: int(a.Conflicts),
+		Store: Holdings{
+			Releases: int(a.Releases), Zips: int(a.Zips), Files: int(a.Files),
+			Logical: a.ZipBytes, Disk: a.FileBytes + a.RecordBytes,
+		},
+	}
+}
+
+// Peers implements Control.
+func (n *Node) Peers(context.Context) ([]Peer, error) { return peersOf(n.mesh), nil }
+
+func peersOf(m *mesh.Mesh) []Peer {
+	var list []Peer
+	for _, p := range m.Peers() {
+		list = append(list, Peer{})
+		_ = p
+	}
+	return list
+}
+
+// Releases implements Control.
+func (n *Node) Releases(ctx context.Context, prefix string, each func(Release) error) error {
+	return releases(ctx, n.store, prefix, each)
+}
+
+func releases(ctx context.Context, s *store.Store, prefix string, each func(Release) error) error {
+	return s.Releases(ctx, func(r store.Release) error {
+		if prefix != "" && r.Module.Path != prefix && !strings.HasPrefix(r.Module.Path, prefix+"/") {
+			return nil
+		}
+		out, err := release(s, r)
+		if err != nil {
+			return err
+		}
+		return each(out)
+	})
+}
+
+// release puts together what the records of a module version say.
+func release(s *store.Store, r store.Release) (Release, error) {
+	out := Release{Version: r.Module, Files: []string{}}
+	for _, k := range []verify.Kind{verify.Info, verify.Mod, verify.Zip} {
+		if !slices.Contains(r.Kinds, k) {
+			continue
+		}
+		signed, err := s.Record(verify.Name{Module: r.Module, Kind: k})
+		if err != nil {
+			return out, err
+		}
+		rec := &signed.Record
+		if k == verify.Zip {
+			out.H1 = rec.Digest.H1()
+		}
+		if k != verify.Zip || s.HasZip(rec.Digest) {
+			out.Files = append(out.Files, string(k))
+			out.Size += rec.Size
+		}
+		if rec.Fetched.After(out.Fetched) || k == verify.Zip {
+			out.Fetched, out.Office, out.Source = rec.Fetched, rec.Office, rec.Source
+			out.Vouched = vouchText(rec.Vouch)
+		}
+	}
+	return out, nil
+}
+
+func vouchText(v verify.Vouch) string {
+	if v.Database != "" {
+		return string(v.By) + " " + v.Database
+	}
+	return string(v.By)
+}
+
+// Invite implements Control.
+func (n *Node) Invite(_ context.Context, inv Invitation) (string, error) {
+	return invite(n.mesh, inv)
+}
+
+// Join implements Control.
+func (n *Node) Join(ctx context.Context, token string) (*Joined, error) {
+	if err := n.mesh.Join(ctx, token); err != nil {
+		return nil, err
+	}
+	n.renewTrust()
+	n.arrivals.forget()
+	n.refreshes.forget()
+	return &Joined{Mesh: n.mesh.MeshID(), Office: n.Office(), Role: n.mesh.Role().String(), Running: true}, nil
+}

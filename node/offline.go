@@ -1,0 +1,105 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/meshproxy/meshproxy/mesh"
+	"github.com/meshproxy/meshproxy/store"
+)
+
+// Offline answers Control from the data directory of a node that does not run. It
+// holds the directory's lock until Close.
+type Offline struct {
+	dir   string
+	store *store.Store
+	mesh  *mesh.Mesh // nil until somebody asks for it
+}
+
+// errNoNode is returned for a directory that never was a node's.
+var errNoNode = errors.New("no node's data is here; to make a node: meshproxy serve")
+
+// OpenOffline opens the store in dir. It makes none: a directory without one is
+// an error.
+func OpenOffline(ctx context.Context, dir string) (*Offline, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "lock")); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", dir, errNoNode)
+	}
+	s, err := openStore(ctx, dir, store.Options{ScrubRate: -1})
+	if err != nil {
+		return nil, err
+	}
+	return &Offline{dir: dir, store: s}, nil
+}
+
+// Close gives the directory up.
+func (o *Offline) Close() error {
+	var err error
+	if o.mesh != nil {
+		err = o.mesh.Close()
+	}
+	return errors.Join(err, o.store.Close())
+}
+
+// openMesh brings up this node's place in the mesh without being reachable.
+func (o *Offline) openMesh() (*mesh.Mesh, error) {
+	if o.mesh != nil {
+		return o.mesh, nil
+	}
+	key, err := mesh.LoadOrCreateKey(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := Config{Dir: o.dir, P2P: []string{}, Office: hostOffice(), NoLAN: true, Log: slog.New(slog.DiscardHandler)}
+	c := meshConfig(cfg, key, o.store)
+	c.Announce = savedAddrs(o.store)
+	o.mesh, err = mesh.New(c)
+	return o.mesh, err
+}
+
+// Status implements Control.
+func (o *Offline) Status(context.Context) (*Status, error) {
+	st := storeStatus(o.dir, o.store)
+	m, err := o.openMesh()
+	if err != nil {
+		return nil, err
+	}
+	meshStatus(st, m)
+	return st, nil
+}
+
+// Peers implements Control.
+func (o *Offline) Peers(context.Context) ([]Peer, error) {
+	m, err := o.openMesh()
+	if err != nil {
+		return nil, err
+	}
+	return peersOf(m), nil
+}
+
+// Releases implements Control.
+func (o *Offline) Releases(ctx context.Context, prefix string, each func(Release) error) error {
+	return releases(ctx, o.store, prefix, each)
+}
+
+// Invite implements Control. The token names the addresses at which the node was
+// reached when it last ran.
+func (o *Offline) Invite(_ context.Context, inv Invitation) (string, error) {
+	m, err := o.openMesh()
+	if err != nil {
+		return "", err
+	}
+	return invite(m, inv)
+}
+
+// Join implements Control, and is an error: who joins must be reachable.
+func (o *Offline) Join(context.Context, string) (*Joined, error) { return nil, ErrNotRunning }

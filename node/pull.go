@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// maxBases is how many other versions of a module are offered as something that
+// the listing may be told as a difference to.
+const maxBases = 4
+
+// pull brings the files of a zip, whose record was admitted, from other offices
+// into the store. What has arrived stays there even when the rest fails.
+func (n *Node) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (origin, error) {
+	rec := &signed.Record
+	var staged *store.Staged
+	stats, err := n.exchange().Pull(ctx, exchange.PullRequest{
+		Module: rec.Name.Module, Root: rec.Digest, Holders: holders, Size: rec.Size,
+		Bases: n.bases(rec),
+		Stage: func(ctx context.Context, listing []byte) (missing []verify.File, err error) {
+			if staged, err = n.store.StageListing(ctx, rec.Name.Module, rec.Digest, listing); err != nil {
+				return nil, err
+			}
+			return staged.Missing()
+		},
+	})
+	if staged != nil {
+		defer staged.Close()
+	}
+	if err != nil {
+		return origin{}, err
+	}
+	if err := n.commit(ctx, signed, staged); err != nil {
+		return origin{}, err
+	}
+	n.tell(signed)
+	from := origin{fromPeer, n.officeOf(most(stats.From, signed.Signer))}
+	n.log.Info("pulled", "file", rec.Name.String(), "from", from.who, "files", stats.Files, "bytes", stats.Bytes,
+		"wasted", stats.Wasted, "peers", len(stats.From), "took", stats.Took)
+	return from, nil
+}
+
+// most is the peer that sent the most; otherwise nobody had to send anything.
+func most(from map[peer.ID]int64, otherwise peer.ID) peer.ID {
+	best, bytes := otherwise, int64(-1)
+	for p, n := range from {
+		if n > bytes {
+			best, bytes = p, n
+		}
+	}
+	return best
+}
+
+// bases are the roots of other versions of the module that are held.
+func (n *Node) bases(rec *verify.Record) []verify.Digest {
+	versions, err := n.store.Versions(rec.Name.Module.Path)
+	if err != nil {
+		return nil // it only saves bytes
+	}
+	var roots []verify.Digest
+	for i := len(versions) - 1; i >= 0 && len(roots) < maxBases; i-- {
+		name := rec.Name
+		name.Module.Version = versions[i]
+		if other, err := n.store.Record(name); err == nil && n.store.HasZip(other.Record.Digest) {
+			roots = append(roots, other.Record.Digest)
+		}
+	}
+	return roots
+}
+
+// tell has the mesh told of a record that was admitted, if the bytes are here.
+func (n *Node) tell(s *verify.Signed) { n.news.add(s) }
+
+// push tells the home peers of each name, and announces the zips in the DHT.
+func (n *Node) push(ctx context.Context, batch []*verify.Signed) {
+	var roots []verify.Digest
+	for _, s := range batch {
+		if s.Record.Name.Kind == verify.Zip {
+			roots = append(roots, s.Record.Digest)
+		}
+	}
+	if err := n.mesh.Announce(ctx, roots...); err != nil {
+		n.log.Warn("cannot announce to the mesh", "zips", len(roots), "err", err)
+	}
+	if known, _ := n.reach(); known == 0 {
+		return
+	}
+	held := func(s *verify.Signed) bool { return n.has(s.Record.Name) }
+	results, err := n.exchange().Push(ctx, batch, held)
+	if err != nil {
+		n.log.Debug("not every home peer was told", "records", len(batch), "err", err)
+	}
+	for _, r := range results {
+		if r.Status == exchange.PushConflict && r.Have != nil {
+			n.evidence(ctx, r)
+		}
+	}
+}
+
+// evidence keeps the record of another office that disagrees with the one that
+// this office holds.
+func (n *Node) evidence(ctx context.Context, r exchange.PushResult) {
+	err := n.store.Commit(ctx, r.Have, nil)
+	if err == nil || errors.Is(err, store.ErrConflict) {
+		err = fmt.Errorf("%s: office %s holds another content", r.Name, n.officeOf(r.Peer))
+	}
+	n.log.Error("conflict between offices; see: meshproxy conflicts", "file", r.Name.String(), "err", err)
+}
