@@ -1,0 +1,126 @@
+package exchange
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// Answer is what a member knows about a key.
+type Answer struct {
+	Key   string
+	Value []byte
+	At    time.Time
+	From  peer.ID
+}
+
+// maxAnswersAsked bounds the members besides home peers that are asked.
+const maxAnswersAsked = 8
+
+// Answers asks the home peers of key and some connected members what they know,
+// without anybody fetching anything: for an outage, or for what never changes.
+// The newest answer comes first. Whether an answer is true is the caller's to
+// judge. Errors: ErrUnreached, ErrUnknown.
+func (x *Exchange) Answers(ctx context.Context, key string) ([]Answer, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	ctx, cancel := x.within(ctx)
+	defer cancel()
+	live, connected := x.candidates()
+	connected = x.health.rank(connected)
+	peers := union(newRing(live).nearest(keyHome(key), x.cfg.Homes), connected[:min(len(connected), maxAnswersAsked)])
+	type reply struct {
+		a   *Answer
+		err error
+	}
+	in := make(chan reply, len(peers))
+	open := 0
+	for _, p := range peers {
+		if x.start(func() {
+			a, err := x.askAnswer(ctx, p, key)
+			in <- reply{a, err}
+		}) {
+			open++
+		}
+	}
+	reached := false
+	var found []Answer
+	for range open {
+		r := <-in
+		reached = reached || r.err == nil
+		if r.a != nil {
+			found = append(found, *r.a)
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case !reached:
+		return nil, fmt.Errorf("answers for %s: %d members asked: %w", key, len(peers), ErrUnreached)
+	case len(found) == 0:
+		return nil, fmt.Errorf("answers for %s: %d members asked: %w", key, len(peers), ErrUnknown)
+	}
+	slices.SortStableFunc(found, func(a, b Answer) int { return b.At.Compare(a.At) })
+	return found, nil
+}
+
+func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string) (a *Answer, err error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, x.patience(p, 0))
+	defer cancel()
+	l, stop, err := x.ask(ctx, p, AnswersID, Client)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { stop(err) }()
+	if err := l.send(&answersRequest{Keys: []string{key}}, maxRequest); err != nil {
+		return nil, err
+	}
+	if err := l.flush(); err != nil {
+		return nil, err
+	}
+	for range 2 {
+		var e answersEntry
+		if err := l.recv(&e, maxAnswer+maxKey); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		if e.End {
+			x.health.answered(p, time.Since(start))
+			return a, nil
+		}
+		a = &Answer{Key: key, Value: e.Value, At: timeOf(e.At), From: p}
+	}
+	return nil, fmt.Errorf("%v answered more than it was asked", p)
+}
+
+// answerAnswers is the answerer's side of AnswersID.
+func (x *Exchange) answerAnswers(_ context.Context, _ peer.ID, l *link) error {
+	var req answersRequest
+	if err := l.recv(&req, maxRequest); err != nil {
+		return err
+	}
+	if len(req.Keys) > maxNames {
+		return fmt.Errorf("%d keys in a request: at most %d allowed", len(req.Keys), maxNames)
+	}
+	for i, key := range req.Keys {
+		if err := checkKey(key); err != nil {
+			return err
+		}
+		value, at, err := x.cfg.Backend.Answer(key)
+		if err != nil || len(value) > maxAnswer {
+			continue
+		}
+		if err := l.send(&answersEntry{Index: uint32(i), Value: value, At: at.Unix()}, maxAnswer+maxKey); err != nil {
+			return err
+		}
+	}
+	return l.send(&answersEntry{End: true}, maxRequest)
+}

@@ -1,0 +1,105 @@
+// Package exchange is what members of a mesh say to each other about modules:
+// who has a release, who is fetching it, and its bytes, file by file.
+//
+// It promises that nothing it returns depends on a peer's honesty for being
+// whole: a record carries its signer's signature, a listing hashes to its root,
+// a file to its line in the listing, and whatever does not is dropped, with the
+// peer that sent it remembered. It promises that each wait ends with its
+// context or with a named time limit, and that each byte read has a named limit.
+// It does not promise that a record is true: who may vouch for what is package
+// verify's business, and the caller's to ask.
+//
+// # Wire
+//
+// Five stream protocols over libp2p, for members only. A message is a CBOR
+// value (RFC 8949, core deterministic encoding, integer keys, no duplicate keys,
+// no tags, no indefinite lengths) behind its length as an unsigned varint. A
+// receiver knows the largest size of the message it waits for, and resets the
+// stream on anything longer, on anything that does not decode, and on silence.
+// Unknown keys are ignored, so fields can be added; a change of meaning is a new
+// protocol number. Streams are opened by the asker and closed by the answerer
+// unless said otherwise.
+//
+// Home peers of a text are the members whose DHT keys (SHA-256 of the peer ID)
+// are nearest, by XOR, to the SHA-256 of the text. For a release the text is
+// "path@version", the same for its three files; for other answers it is the key.
+//
+// ## /meshproxy/records/1: who has these?
+//
+//	asker    recordsRequest   names to be answered with the record, names to be
+//	                          answered in brief, and whether related go.mod
+//	                          files are wanted; at most maxRequest bytes and
+//	                          maxNames names
+//	answerer recordsEntry*    one for each name that it knows anything about, in
+//	                          any order; each at most maxEntry bytes
+//	answerer recordsEntry     with End set, which may carry names of go.mod files
+//	                          that those handed over require, directly or not,
+//	                          and that the answerer holds: at most maxRelated
+//
+// A brief entry has the digest, whether the answerer holds the file, which other
+// holders it knows of (maxHolders) and who holds the claim on it; a full entry
+// has the record's signed envelope as well.
+//
+// ## /meshproxy/push/1: keep these
+//
+//	asker    pushRecord*      a signed envelope of at most maxEnvelope bytes and
+//	                          whether the asker holds the file; maxPush of them
+//	answerer pushReply        one for each, in order: accepted, known, refused,
+//	                          or conflict, the last with the envelope that the
+//	                          answerer already has
+//
+// The asker closes its side after the last record.
+//
+// ## /meshproxy/files/1: bytes of one release
+//
+//	asker    filesOpen        module, version, root, class of traffic, whether
+//	                          the listing is wanted, and roots of releases whose
+//	                          listings the asker has (maxBases)
+//	answerer filesOpened      status; if the listing is wanted, its size, the
+//	                          size of its zstd frame, and which of the bases
+//	                          served as the frame's dictionary
+//	answerer                  the zstd frame, maxListingFrame at most
+//
+// and then, any number of times, several requests outstanding at once:
+//
+//	asker    filesWant        indices of lines in the listing, maxWant at most;
+//	                          for the first one, an offset into its raw stream
+//	answerer fileHead         for each, in the order asked: index, method, CRC-32,
+//	                          both sizes; or Missing
+//	answerer                  the raw stream from the offset on, CompressedSize
+//	                          minus offset bytes
+//
+// The raw stream is the DEFLATE stream (or the stored bytes) as the answerer's
+// zip had it; the asker inflates and hashes it before it keeps it. The asker
+// closes its side when it wants no more. Holders of one root agree on the
+// listing, so an index means the same file to all of them.
+//
+// ## /meshproxy/claim/1: who shall fetch this?
+//
+//	asker    claimRequest     a name of a file, or another key; how old an answer
+//	                          may be; whether the asker is already fetching
+//	answerer claimReply*      wait (repeated every heartbeat), fetch, holders,
+//	                          answer, refused or failed
+//	asker    claimReport*     after fetch: alive (repeated every heartbeat, with
+//	                          a counter of progress), then done, answer, refused
+//	                          or failed
+//	answerer claimReply       ended: the report was taken
+//
+// The open stream is the lease: it ends with a report, with the stream, when no
+// heartbeat arrives for leaseTimeout, or when the counter stands still for the
+// time that Config.Stall says; then the next waiter is told to fetch. A waiter
+// that hears nothing for leaseTimeout goes to the next home peer.
+//
+// ## /meshproxy/answers/1: what do you know of these keys?
+//
+//	asker    answersRequest   keys; maxRequest bytes, maxNames keys
+//	answerer answersEntry*    key, value and time; maxAnswer bytes of value
+//	answerer answersEntry     with End set
+//
+// # Limits of a server
+//
+// Each protocol has a number of streams that one peer may have open and a number
+// for all peers together; what comes above is reset at once. A stream that is
+// neither read from nor written to for ioTimeout is reset; claims live by their
+// heartbeats instead.
+package exchange

@@ -1,0 +1,208 @@
+package exchange
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// wantTimeout is how long an asker may think between two requests for files.
+const wantTimeout = 30 * time.Second
+
+// answerFiles is the answerer's side of FilesID.
+func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error {
+	var open filesOpen
+	if err := l.recv(&open, maxOpen); err != nil {
+		return err
+	}
+	root, err := digestOf(open.Root)
+	if err != nil {
+		return err
+	}
+	if open.Class > Background {
+		return fmt.Errorf("class %d: at most %d", open.Class, Background)
+	}
+	l.pace = x.limits.of(from, open.Class)
+	if open.Class == Client {
+		defer x.limits.client()()
+	}
+	text, listing, ok := x.heldListing(module.Version{Path: open.Path, Version: open.Version}, root)
+	if !ok {
+		return l.send(&filesOpened{Status: filesAbsent}, maxOpen)
+	}
+	if err := x.sendOpened(l, &open, root, text); err != nil {
+		return err
+	}
+	l.idle = wantTimeout
+	for {
+		if l.r.Buffered() == 0 {
+			if err := l.flush(); err != nil {
+				return err
+			}
+		}
+		var want filesWant
+		if err := l.recv(&want, maxWantMsg); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		if err := x.sendFiles(ctx, l, listing, &want); err != nil {
+			return err
+		}
+	}
+}
+
+// heldListing returns the listing of a release that this node may hand out. The
+// names in it say which module it is, so that nobody gets the files of a module
+// that is kept to this office by asking under another's name.
+func (x *Exchange) heldListing(m module.Version, root verify.Digest) ([]byte, verify.Listing, bool) {
+	if module.Check(m.Path, m.Version) != nil || !x.shared(m.Path) {
+		return nil, verify.Listing{}, false
+	}
+	text, err := x.cfg.Backend.Listing(root)
+	if err != nil {
+		return nil, verify.Listing{}, false
+	}
+	listing, err := verify.ParseListing(text)
+	if err != nil || len(listing.Files) == 0 || !strings.HasPrefix(listing.Files[0].Name, m.Path+"@"+m.Version+"/") {
+		return nil, verify.Listing{}, false
+	}
+	return text, listing, true
+}
+
+func (x *Exchange) sendOpened(l *link, open *filesOpen, root verify.Digest, text []byte) error {
+	m := filesOpened{Status: filesPartial}
+	if x.cfg.Backend.HasZip(root) {
+		m.Status = filesReady
+	}
+	if !open.Listing {
+		return l.send(&m, maxOpen)
+	}
+	base, dict := x.commonBase(open.Bases)
+	frame, err := packListing(text, dict)
+	if err != nil {
+		return err
+	}
+	m.Size, m.Frame, m.Base = uint64(len(text)), uint64(len(frame)), base
+	if err := l.send(&m, maxOpen); err != nil {
+		return err
+	}
+	if _, err := l.w.Write(frame); err != nil {
+		return err
+	}
+	return l.flush()
+}
+
+// commonBase returns the first of the asker's listings that is here too.
+func (x *Exchange) commonBase(bases [][]byte) (root, text []byte) {
+	for _, b := range bases[:min(len(bases), maxBases)] {
+		if d, err := digestOf(b); err == nil {
+			if text, err := x.cfg.Backend.Listing(d); err == nil {
+				return b, text
+			}
+		}
+	}
+	return nil, nil
+}
+
+// listingDict is the number under which the dictionary of a listing goes.
+const listingDict = 1
+
+// packListing compresses a listing, with another one as a dictionary.
+func packListing(text, dict []byte) ([]byte, error) {
+	opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault)}
+	if len(dict) > 0 {
+		opts = append(opts, zstd.WithEncoderDictRaw(listingDict, dict))
+	}
+	enc, err := zstd.NewWriter(nil, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("compress a listing: %w", err)
+	}
+	defer enc.Close()
+	return enc.EncodeAll(text, nil), nil
+}
+
+// unpackListing reads what packListing wrote; size is what the peer said.
+func unpackListing(frame, dict []byte, size uint64) ([]byte, error) {
+	if size > verify.MaxListing {
+		return nil, fmt.Errorf("listing of %d bytes: at most %d allowed", size, verify.MaxListing)
+	}
+	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, 1)),
+		zstd.WithDecoderMaxWindow(16 << 20)}
+	if len(dict) > 0 {
+		opts = append(opts, zstd.WithDecoderDictRaw(listingDict, dict))
+	}
+	dec, err := zstd.NewReader(nil, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("inflate a listing: %w", err)
+	}
+	defer dec.Close()
+	text, err := dec.DecodeAll(frame, nil)
+	if err != nil {
+		return nil, fmt.Errorf("inflate a listing: %w", err)
+	}
+	return text, nil
+}
+
+func (x *Exchange) sendFiles(ctx context.Context, l *link, listing verify.Listing, want *filesWant) error {
+	if len(want.Files) > maxWant {
+		return fmt.Errorf("%d files in a request: at most %d allowed", len(want.Files), maxWant)
+	}
+	for n, line := range want.Files {
+		if uint64(line) >= uint64(len(listing.Files)) {
+			return fmt.Errorf("line %d of a listing with %d", line, len(listing.Files))
+		}
+		offset := uint64(0)
+		if n == 0 {
+			offset = want.Offset
+		}
+		if err := x.sendFile(l, line, listing.Files[line].Sum, offset); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Exchange) sendFile(l *link, line uint32, sum verify.Digest, offset uint64) error {
+	raw, body, err := x.cfg.Backend.OpenRaw(sum)
+	if err != nil {
+		return l.send(&fileHead{Index: line, Missing: true}, maxHead)
+	}
+	defer body.Close()
+	if offset > uint64(raw.CompressedSize) {
+		return fmt.Errorf("offset %d in a stream of %d bytes", offset, raw.CompressedSize)
+	}
+	head := fileHead{Index: line, Method: raw.Method, CRC32: raw.CRC32,
+		Packed: uint64(raw.CompressedSize), Size: uint64(raw.Size)}
+	if err := l.send(&head, maxHead); err != nil {
+		return err
+	}
+	if err := skip(body, int64(offset)); err != nil {
+		return fmt.Errorf("file %v: %w", sum, err)
+	}
+	if _, err := io.CopyN(l.w, body, raw.CompressedSize-int64(offset)); err != nil {
+		return fmt.Errorf("file %v: %w", sum, err)
+	}
+	return nil
+}
+
+func skip(r io.Reader, n int64) error {
+	if s, ok := r.(io.Seeker); ok {
+		_, err := s.Seek(n, io.SeekCurrent)
+		return err
+	}
+	_, err := io.CopyN(io.Discard, r, n)
+	return err
+}

@@ -1,0 +1,167 @@
+package exchange
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// What a peer's failures cost it.
+const (
+	firstBackoff = 2 * time.Second  // after one failure; doubles with each one more
+	maxBackoff   = time.Minute      //
+	liePenalty   = 10 * time.Minute // how long a liar is asked last
+	lieMemory    = 24 * time.Hour   // how long a lie counts
+	maxLies      = 3                // lies within lieMemory after which a peer is cut off
+)
+
+// health remembers how peers behaved: how fast they answered, how fast they
+// delivered, when they failed, and how often they sent bytes that do not hash.
+// It has no goroutines and asks nobody.
+type health struct {
+	now func() time.Time
+
+	mu    sync.Mutex // guards peers and what they point to
+	peers map[peer.ID]*conduct
+}
+
+type conduct struct {
+	rtt      time.Duration // moving average of request to first byte; 0 is unknown
+	speed    float64       // moving average of bytes a second; 0 is unknown
+	failures int           // since the last answer
+	retryAt  time.Time
+	lies     []time.Time
+}
+
+func newHealth(now func() time.Time) *health {
+	return &health{now: now, peers: map[peer.ID]*conduct{}}
+}
+
+// of returns the entry for p; the caller holds mu.
+func (h *health) of(p peer.ID) *conduct {
+	c := h.peers[p]
+	if c == nil {
+		c = &conduct{}
+		h.peers[p] = c
+	}
+	return c
+}
+
+// forget drops what is known of p's failures, for example because it connected
+// again. Lies are remembered.
+func (h *health) forget(p peer.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.of(p)
+	c.failures, c.retryAt = 0, time.Time{}
+}
+
+// answered notes that p answered, and after how long.
+func (h *health) answered(p peer.ID, after time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.of(p)
+	c.failures, c.retryAt = 0, time.Time{}
+	if c.rtt == 0 {
+		c.rtt = after
+	} else {
+		c.rtt += (after - c.rtt) / 4
+	}
+}
+
+// delivered notes that p sent n bytes in the time given.
+func (h *health) delivered(p peer.ID, n int64, took time.Duration) {
+	if n < 4<<10 || took <= 0 {
+		return // too little to measure a speed by
+	}
+	speed := float64(n) / took.Seconds()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.of(p)
+	if c.speed == 0 {
+		c.speed = speed
+	} else {
+		c.speed += (speed - c.speed) / 4
+	}
+}
+
+// failed notes that p could not be reached or did not answer in time. Until the
+// backoff is over it is passed over where there is a choice.
+func (h *health) failed(p peer.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.of(p)
+	wait := maxBackoff
+	if c.failures < 5 {
+		wait = min(maxBackoff, firstBackoff<<c.failures)
+	}
+	c.failures++
+	c.retryAt = h.now().Add(wait)
+}
+
+// lied notes that p sent bytes that are not what they were said to be, and
+// reports how often it did so lately.
+func (h *health) lied(p peer.ID) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.of(p)
+	now := h.now()
+	c.lies = slices.DeleteFunc(c.lies, func(t time.Time) bool { return now.Sub(t) > lieMemory })
+	if len(c.lies) < 2*maxLies { // more than enough to judge by
+		c.lies = append(c.lies, now)
+	}
+	return len(c.lies)
+}
+
+// usable reports whether p is worth a try now: it is in no backoff.
+func (h *health) usable(p peer.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.peers[p]
+	return c == nil || !h.now().Before(c.retryAt)
+}
+
+// rtt is the time from request to answer that p showed so far; 0 is unknown.
+func (h *health) rtt(p peer.ID) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.peers[p]; c != nil {
+		return c.rtt
+	}
+	return 0
+}
+
+// rank sorts peers, best first: those in good standing before those in backoff
+// before recent liars; among equals by round trips in steps of a factor of four,
+// so that a LAN goes before a WAN, but a little distance does not starve anybody
+// of questions; then as they came.
+func (h *health) rank(ids []peer.ID) []peer.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.now()
+	grade := func(p peer.ID) int {
+		c := h.peers[p]
+		if c == nil {
+			return 3 // unknown: like a WAN peer
+		}
+		g := 3
+		if c.rtt > 0 {
+			g = 0
+			for d := time.Millisecond; d < c.rtt && g < 8; d *= 4 {
+				g++
+			}
+		}
+		if now.Before(c.retryAt) {
+			g += 100
+		}
+		if n := len(c.lies); n > 0 && now.Sub(c.lies[n-1]) < liePenalty {
+			g += 1000
+		}
+		return g
+	}
+	ranked := slices.Clone(ids)
+	slices.SortStableFunc(ranked, func(a, b peer.ID) int { return grade(a) - grade(b) })
+	return ranked
+}

@@ -1,0 +1,168 @@
+package exchange
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-msgio"
+)
+
+// Time limits of streams.
+const (
+	ioTimeout   = 5 * time.Second         // silence on any stream but a claim's
+	dialTimeout = 1500 * time.Millisecond // to reach a member that is not connected
+	openTimeout = 2 * time.Second         // to open a stream on a connection
+)
+
+// minRate is the least that a peer must deliver, in bytes over rateWindow, while
+// it is waited for; below that it counts as stalled however steadily it drips.
+const (
+	minRate    = 8 << 10
+	rateWindow = 10 * time.Second
+)
+
+var errTooSlow = errors.New("peer delivers too slowly")
+
+// link is one stream with framed messages on it. Reads end after idle without a
+// byte, and writes after ioTimeout. One goroutine may read while another writes.
+type link struct {
+	s    network.Stream
+	r    *bufio.Reader
+	w    *bufio.Writer
+	idle time.Duration // of reads; set it while nobody reads
+	pace *pace         // bandwidth limits; never nil
+	ctx  context.Context
+
+	windowStart time.Time
+	windowBytes int
+	dripping    bool // enforce minRate
+}
+
+func newLink(ctx context.Context, s network.Stream, p *pace) *link {
+	l := &link{s: s, idle: ioTimeout, pace: p, ctx: ctx}
+	l.r = bufio.NewReaderSize(linkReader{l}, 32<<10)
+	l.w = bufio.NewWriterSize(linkWriter{l}, 32<<10)
+	return l
+}
+
+type linkReader struct{ l *link }
+
+func (r linkReader) Read(p []byte) (int, error) {
+	l := r.l
+	if err := l.s.SetReadDeadline(time.Now().Add(l.idle)); err != nil {
+		return 0, err
+	}
+	n, err := l.s.Read(p)
+	if n > 0 {
+		if perr := l.pace.down(l.ctx, n); perr != nil {
+			return n, perr
+		}
+	}
+	if err == nil && l.dripping {
+		err = l.checkRate(n)
+	}
+	return n, err
+}
+
+func (l *link) checkRate(n int) error {
+	now := time.Now()
+	if l.windowStart.IsZero() {
+		l.windowStart = now
+	}
+	l.windowBytes += n
+	if now.Sub(l.windowStart) < rateWindow {
+		return nil
+	}
+	if l.windowBytes < minRate {
+		return fmt.Errorf("%w: %d bytes in %v", errTooSlow, l.windowBytes, rateWindow)
+	}
+	l.windowStart, l.windowBytes = now, 0
+	return nil
+}
+
+type linkWriter struct{ l *link }
+
+func (w linkWriter) Write(p []byte) (int, error) {
+	l := w.l
+	written := 0
+	for len(p) > 0 {
+		part := p[:min(len(p), paceChunk)]
+		if err := l.pace.up(l.ctx, len(part)); err != nil {
+			return written, err
+		}
+		if err := l.s.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
+			return written, err
+		}
+		n, err := l.s.Write(part)
+		written += n
+		if err != nil {
+			return written, err
+		}
+		p = p[n:]
+	}
+	return written, nil
+}
+
+// send buffers one message of at most limit bytes; flush sends what is buffered.
+func (l *link) send(v any, limit int) error {
+	data, err := encode(v)
+	if err != nil {
+		return fmt.Errorf("encode %T: %w", v, err)
+	}
+	if len(data) > limit {
+		return fmt.Errorf("send %T of %d bytes: at most %d allowed", v, len(data), limit)
+	}
+	return msgio.NewVarintWriter(l.w).WriteMsg(data)
+}
+
+func (l *link) flush() error { return l.w.Flush() }
+
+// recv reads one message of at most limit bytes. It returns io.EOF when the
+// other side has closed the stream between messages.
+func (l *link) recv(v any, limit int) error {
+	r := msgio.NewVarintReaderSize(l.r, limit)
+	data, err := r.ReadMsg()
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		return fmt.Errorf("receive %T: %w", v, err)
+	}
+	defer r.ReleaseMsg(data)
+	if err := decode(data, v); err != nil {
+		return fmt.Errorf("decode %T of %d bytes: %w", v, len(data), err)
+	}
+	return nil
+}
+
+// ask opens a stream to a peer. The stream is reset when ctx ends; stop releases
+// that tie and closes or, after an error, resets the stream.
+func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class Class) (l *link, stop func(error), err error) {
+	if !x.cfg.Members.IsMember(p) {
+		return nil, nil, fmt.Errorf("ask %v: not a member of this mesh", p)
+	}
+	octx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	octx = network.WithDialPeerTimeout(octx, dialTimeout)
+	s, err := x.cfg.Host.NewStream(octx, p, proto)
+	if err != nil {
+		if ctx.Err() == nil {
+			x.health.failed(p)
+		}
+		return nil, nil, fmt.Errorf("ask %v: %w", p, err)
+	}
+	unhook := context.AfterFunc(ctx, func() { s.Reset() })
+	stop = func(err error) {
+		if !unhook() || err != nil || s.Close() != nil {
+			s.Reset()
+		}
+	}
+	return newLink(ctx, s, x.limits.of(p, class)), stop, nil
+}

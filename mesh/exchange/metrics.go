@@ -1,0 +1,50 @@
+package exchange
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are counters of one exchange.
+type metrics struct {
+	in         prometheus.Registerer
+	all        []prometheus.Collector
+	lies       prometheus.Counter
+	turnedAway *prometheus.CounterVec
+	claims     *prometheus.CounterVec
+	pulled     *prometheus.CounterVec
+	pushes     *prometheus.CounterVec
+}
+
+func newMetrics(in prometheus.Registerer, x *Exchange) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		in: in,
+		lies: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange",
+			Name: "lies_total", Help: "Messages and files from peers that did not check."}),
+		turnedAway: counter("turned_away_total", "Inbound streams above the limits.", "protocol"),
+		claims:     counter("claims_total", "Claims of this node, by what they were told.", "outcome"),
+		pulled:     counter("pulled_total", "Files asked of peers, by what became of them.", "result"),
+		pushes:     counter("pushes_total", "Records pushed to this node, by what became of them.", "result"),
+	}
+	bytes := func(name, help string, f func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help},
+			func() float64 { return float64(f()) })
+	}
+	m.all = []prometheus.Collector{m.lies, m.turnedAway, m.claims, m.pulled, m.pushes,
+		bytes("sent_bytes_total", "Bytes sent to members by the exchange.", x.limits.sent.Load),
+		bytes("received_bytes_total", "Bytes received from members by the exchange.", x.limits.recd.Load),
+	}
+	if in != nil {
+		in.MustRegister(m.all...)
+	}
+	return m
+}
+
+func (m *metrics) unregister() {
+	if m.in == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.in.Unregister(c)
+	}
+}

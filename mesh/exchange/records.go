@@ -1,0 +1,390 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// maxAsked bounds the members that are asked about one batch of names besides
+// home peers: in a large mesh home peers know, and asking everybody costs
+// everybody.
+const maxAsked = 16
+
+// maxVariants bounds the different statements about one name that are returned.
+const maxVariants = 4
+
+// Found is what members said about one name.
+type Found struct {
+	Name     verify.Name
+	Records  []*verify.Signed // distinct statements, each with a good signature; whether they are true is not checked
+	Holders  []peer.ID        // members that hold the bytes, best first
+	Fetching peer.ID          // the member that a home peer told to fetch it; "" is nobody
+	Answered int              // members that answered about this name; 0 means that nobody was reached
+	Asked    int              // members that were asked
+}
+
+// RecordsOptions says more about a question.
+type RecordsOptions struct {
+	Related bool      // also ask which go.mod files those found require, see Reply.Related
+	Except  []peer.ID // peers not to ask: their records did not convince
+	All     bool      // wait for every peer within the budget, not just for the first full answer
+}
+
+// Reply is the answer to a batch of names.
+type Reply struct {
+	Found   []Found          // in the order of the names
+	Related []module.Version // go.mod files that a peer holds and that those found require; a hint
+}
+
+// Records asks home peers and connected members about many names in one round
+// trip, or two if only an unexpected peer knows. It waits for the round trip
+// plus Config.Budget at most. The error is ErrUnreached if no member answered
+// about any name; otherwise Found.Answered tells for each.
+func (x *Exchange) Records(ctx context.Context, names []verify.Name, o RecordsOptions) (*Reply, error) {
+	if len(names) > maxNames {
+		return nil, fmt.Errorf("records of %d names: at most %d in one question", len(names), maxNames)
+	}
+	ctx, cancel := x.within(ctx)
+	defer cancel()
+	q := newInquiry(names, o)
+	live, connected := x.candidates()
+	live, connected = except(live, o.Except), x.health.rank(except(connected, o.Except))
+	x.round(ctx, q, q.plan(live, connected, x.cfg.Homes))
+	if second := q.secondPlan(); len(second) > 0 {
+		x.round(ctx, q, second)
+	}
+	for i := range q.found {
+		q.found[i].Holders = x.health.rank(q.found[i].Holders)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(names) > 0 && q.answered == 0 {
+		return nil, fmt.Errorf("records of %d names: %d members asked: %w", len(names), q.asked, ErrUnreached)
+	}
+	return &Reply{Found: q.found, Related: q.relatedList()}, nil
+}
+
+func except(ids, not []peer.ID) []peer.ID {
+	return slices.DeleteFunc(slices.Clone(ids), func(p peer.ID) bool { return slices.Contains(not, p) })
+}
+
+// question is what one peer is asked: indices of names.
+type question struct {
+	full, brief []int
+	related     bool
+}
+
+// inquiry is the state of one call of Records. Only the calling goroutine uses it.
+type inquiry struct {
+	opts     RecordsOptions
+	found    []Found
+	wanted   map[peer.ID]*question // of this round
+	said     map[int][]peer.ID     // who said in brief to have a record
+	related  map[module.Version]bool
+	asked    int
+	answered int
+}
+
+func newInquiry(names []verify.Name, o RecordsOptions) *inquiry {
+	q := &inquiry{opts: o, found: make([]Found, len(names)), said: map[int][]peer.ID{}, related: map[module.Version]bool{}}
+	for i, n := range names {
+		q.found[i].Name = n
+	}
+	return q
+}
+
+// plan says whom to ask what: for each name one peer in full, the best of the
+// home peers if one is connected, and home peers and connected members in brief,
+// so that a record crosses the link once.
+func (q *inquiry) plan(live, connected []peer.ID, homes int) map[peer.ID]*question {
+	ring := newRing(live)
+	rank := map[peer.ID]int{} // connected ones only
+	for i, p := range connected {
+		rank[p] = i
+	}
+	near := connected[:min(len(connected), maxAsked)]
+	plan := map[peer.ID]*question{}
+	homesOf := map[string][]peer.ID{}
+	for i := range q.found {
+		key := homeKey(q.found[i].Name)
+		home, ok := homesOf[key]
+		if !ok {
+			home = ring.nearest(key, homes)
+			homesOf[key] = home
+		}
+		peers := union(home, near)
+		if len(peers) == 0 {
+			continue
+		}
+		q.found[i].Asked = len(peers)
+		full := bestOf(home, near, rank)
+		for _, p := range peers {
+			put(plan, p, i, p == full, q.opts.Related)
+		}
+	}
+	return plan
+}
+
+func put(plan map[peer.ID]*question, p peer.ID, i int, full, related bool) {
+	if plan[p] == nil {
+		plan[p] = &question{}
+	}
+	if full {
+		plan[p].full = append(plan[p].full, i)
+		plan[p].related = related
+	} else {
+		plan[p].brief = append(plan[p].brief, i)
+	}
+}
+
+// bestOf chooses who is asked in full: the first home peer that is connected and
+// not much worse than the best, else the best connected member, else a home peer.
+func bestOf(home, near []peer.ID, rank map[peer.ID]int) peer.ID {
+	best, at := peer.ID(""), len(rank)
+	for _, p := range home {
+		if r, ok := rank[p]; ok && r < at {
+			best, at = p, r
+		}
+	}
+	switch {
+	case best != "":
+		return best
+	case len(near) > 0:
+		return near[0]
+	}
+	return home[0]
+}
+
+func union(a, b []peer.ID) []peer.ID {
+	all := slices.Clone(a)
+	for _, p := range b {
+		if !slices.Contains(a, p) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// secondPlan asks for the records that only a peer asked in brief turned out to
+// have, of two such peers if there are two.
+func (q *inquiry) secondPlan() map[peer.ID]*question {
+	plan := map[peer.ID]*question{}
+	for i, said := range q.said {
+		if len(q.found[i].Records) > 0 {
+			continue
+		}
+		for _, p := range said[:min(len(said), 2)] {
+			put(plan, p, i, true, q.opts.Related)
+		}
+	}
+	return plan
+}
+
+// settled reports whether waiting for more peers would only add to what is
+// known well enough.
+func (q *inquiry) settled() bool {
+	if q.opts.All {
+		return false
+	}
+	for i := range q.found {
+		f := &q.found[i]
+		if len(f.Records) == 0 || (f.Name.Kind == verify.Zip && len(f.Holders) == 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// heard is one message of a peer, or its last word.
+type heard struct {
+	from  peer.ID
+	entry *recordsEntry
+	rec   *verify.Signed
+	index int
+	end   bool
+	err   error
+}
+
+// round asks all peers of a plan at once and takes in their answers until all
+// have answered, time is up, or everything is settled.
+func (x *Exchange) round(ctx context.Context, q *inquiry, plan map[peer.ID]*question) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := make(chan heard, 64)
+	open := 0
+	for p, w := range plan {
+		if x.start(func() { x.askRecords(ctx, p, q.found, w, in) }) {
+			open++
+			q.asked++
+		}
+	}
+	for open > 0 {
+		h := <-in // each asker ends in time, and says so
+		if h.end {
+			open--
+			if h.err == nil {
+				q.answered++
+				for _, i := range plan[h.from].full {
+					q.found[i].Answered++
+				}
+				for _, i := range plan[h.from].brief {
+					q.found[i].Answered++
+				}
+			}
+			continue
+		}
+		q.take(h)
+		if q.settled() {
+			cancel() // the askers still end, but at once
+		}
+	}
+}
+
+// take adds one entry to what is known.
+func (q *inquiry) take(h heard) {
+	for _, w := range h.entry.Related[:min(len(h.entry.Related), maxRelated)] {
+		if n, err := w.name(); err == nil {
+			q.related[n.Module] = true
+		}
+	}
+	if h.index < 0 {
+		return
+	}
+	f := &q.found[h.index]
+	if h.rec != nil && len(f.Records) < maxVariants && !slices.ContainsFunc(f.Records, func(s *verify.Signed) bool {
+		return s.Record.Digest == h.rec.Record.Digest
+	}) {
+		f.Records = append(f.Records, h.rec)
+	}
+	if h.rec == nil && len(h.entry.Digest) > 0 {
+		q.said[h.index] = append(q.said[h.index], h.from)
+	}
+	holders := peersOf(h.entry.Holders)
+	if h.entry.Held {
+		holders = append([]peer.ID{h.from}, holders...)
+	}
+	f.Holders = union(f.Holders, holders)
+	if p, ok := peerOf(h.entry.Fetching); ok && f.Fetching == "" {
+		f.Fetching = p
+	}
+}
+
+func (q *inquiry) relatedList() []module.Version {
+	for i := range q.found {
+		if len(q.found[i].Records) > 0 && q.found[i].Name.Kind == verify.Mod {
+			delete(q.related, q.found[i].Name.Module)
+		}
+	}
+	list := slices.Collect(maps.Keys(q.related))
+	module.Sort(list)
+	return list
+}
+
+// askRecords asks one peer and sends what it says to out, ending with its end.
+func (x *Exchange) askRecords(ctx context.Context, p peer.ID, names []Found, w *question, out chan<- heard) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, x.patience(p, len(w.full)))
+	defer cancel()
+	err := x.askRecordsOf(ctx, p, names, w, out)
+	switch {
+	case err == nil:
+		if len(w.full) < 8 {
+			x.health.answered(p, time.Since(start))
+		}
+	case errors.Is(err, verify.ErrRecord):
+		x.liar(p, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		x.health.failed(p)
+	}
+	out <- heard{from: p, end: true, err: err}
+}
+
+// patience is how long a peer may take: the round trip that it has shown, or a
+// dial, the budget, and some time for each record that it is to send.
+func (x *Exchange) patience(p peer.ID, records int) time.Duration {
+	rtt := x.health.rtt(p)
+	if rtt == 0 {
+		rtt = x.cfg.Host.Peerstore().LatencyEWMA(p)
+	}
+	if rtt == 0 {
+		rtt = dialTimeout / 2
+	}
+	return rtt + x.cfg.Budget + time.Duration(records)*2*time.Millisecond
+}
+
+func (x *Exchange) askRecordsOf(ctx context.Context, p peer.ID, names []Found, w *question, out chan<- heard) (err error) {
+	l, stop, err := x.ask(ctx, p, RecordsID, Client)
+	if err != nil {
+		return err
+	}
+	defer func() { stop(err) }()
+	req := recordsRequest{Related: w.related}
+	for _, i := range w.full {
+		req.Full = append(req.Full, toWire(names[i].Name))
+	}
+	for _, i := range w.brief {
+		req.Brief = append(req.Brief, toWire(names[i].Name))
+	}
+	if err := l.send(&req, maxRequest); err != nil {
+		return err
+	}
+	if err := l.flush(); err != nil {
+		return err
+	}
+	for range len(w.full) + len(w.brief) + 1 {
+		h := heard{from: p, entry: new(recordsEntry), index: -1}
+		if err := l.recv(h.entry, maxEntry); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		if err := h.check(names, w); err != nil {
+			return err
+		}
+		out <- h // round reads until every asker has ended
+		if h.entry.End {
+			return nil
+		}
+	}
+	return fmt.Errorf("%v answered more than it was asked", p)
+}
+
+// check opens the record in an entry and sees that it is about the name asked.
+func (h *heard) check(names []Found, w *question) error {
+	e := h.entry
+	if e.End {
+		return nil
+	}
+	asked := w.full
+	if e.Brief {
+		asked = w.brief
+	}
+	if int(e.Index) >= len(asked) {
+		return fmt.Errorf("answer to question %d of %d", e.Index, len(asked))
+	}
+	h.index = asked[e.Index]
+	if len(e.Envelope) == 0 {
+		return nil
+	}
+	s, err := verify.OpenSigned(e.Envelope)
+	if err != nil {
+		return err
+	}
+	if s.Record.Name != names[h.index].Name {
+		return fmt.Errorf("asked for %v, got a record of %v: %w", names[h.index].Name, s.Record.Name, verify.ErrRecord)
+	}
+	h.rec = s
+	return nil
+}

@@ -1,0 +1,135 @@
+package exchange
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// maxRelatedBytes bounds the go.mod bytes that are parsed to answer one request.
+const maxRelatedBytes = 8 << 20
+
+// answerRecords is the answerer's side of RecordsID.
+func (x *Exchange) answerRecords(_ context.Context, _ peer.ID, l *link) error {
+	var req recordsRequest
+	if err := l.recv(&req, maxRequest); err != nil {
+		return err
+	}
+	if n := len(req.Full) + len(req.Brief); n > maxNames {
+		return fmt.Errorf("%d names in a request: at most %d allowed", n, maxNames)
+	}
+	var mods []*verify.Signed
+	for i, w := range req.Full {
+		s, err := x.answerName(l, i, w, false)
+		if err != nil {
+			return err
+		}
+		if req.Related && s != nil && s.Record.Name.Kind == verify.Mod {
+			mods = append(mods, s)
+		}
+	}
+	for i, w := range req.Brief {
+		if _, err := x.answerName(l, i, w, true); err != nil {
+			return err
+		}
+	}
+	end := recordsEntry{End: true}
+	if len(mods) > 0 {
+		// What was asked for goes out before the time that the rest takes.
+		if err := l.flush(); err != nil {
+			return err
+		}
+		end.Related = x.related(mods)
+	}
+	return l.send(&end, maxEntry)
+}
+
+// answerName sends an entry if there is anything to say about the name, and
+// returns the record handed over.
+func (x *Exchange) answerName(l *link, index int, w wireName, brief bool) (*verify.Signed, error) {
+	n, err := w.name()
+	if err != nil {
+		return nil, err
+	}
+	if !x.shared(n.Module.Path) {
+		return nil, nil
+	}
+	e := recordsEntry{Brief: brief, Index: uint32(index)}
+	if p := x.desk.fetcher(claimKey(n)); p != "" {
+		e.Fetching = []byte(p)
+	}
+	s, err := x.cfg.Backend.Record(n)
+	if err != nil { // not here, or not readable: to the asker the same
+		if e.Fetching == nil {
+			return nil, nil
+		}
+		return nil, l.send(&e, maxEntry)
+	}
+	d := s.Record.Digest
+	e.Digest = d[:]
+	if !brief {
+		e.Envelope = s.Envelope
+	}
+	if n.Kind == verify.Zip {
+		e.Held = x.cfg.Backend.HasZip(d)
+		e.Holders = rawPeers(slices.DeleteFunc(slices.Clone(x.holders.of(d)), func(p peer.ID) bool {
+			return !x.cfg.Members.IsMember(p)
+		}))
+	} else {
+		e.Held = true
+	}
+	return s, l.send(&e, maxEntry)
+}
+
+// related lists the go.mod files that mods require, directly or through others
+// held here, as far as this node holds and shares them.
+func (x *Exchange) related(mods []*verify.Signed) []wireName {
+	seen := map[module.Version]bool{}
+	for _, s := range mods {
+		seen[s.Record.Name.Module] = true
+	}
+	var names []wireName
+	budget := maxRelatedBytes
+	for len(mods) > 0 && len(names) < maxRelated {
+		data := mods[0].Record.Data
+		mods = mods[1:]
+		if budget -= len(data); budget < 0 {
+			break
+		}
+		for _, m := range requirements(data) {
+			if seen[m] || len(names) == maxRelated {
+				continue
+			}
+			seen[m] = true
+			n := verify.Name{Module: m, Kind: verify.Mod}
+			if n.Check() != nil || !x.shared(m.Path) {
+				continue
+			}
+			if s, err := x.cfg.Backend.Record(n); err == nil {
+				names = append(names, toWire(n))
+				mods = append(mods, s)
+			}
+		}
+	}
+	return names
+}
+
+// requirements reads the require directives of a go.mod; a file that does not
+// parse requires nothing.
+func requirements(gomod []byte) []module.Version {
+	f, err := modfile.ParseLax("go.mod", gomod, nil)
+	if err != nil {
+		return nil
+	}
+	var list []module.Version
+	for _, r := range f.Require {
+		list = append(list, r.Mod)
+	}
+	return list
+}

@@ -1,0 +1,109 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// protocols lists what is answered, with the number of streams that one peer,
+// and all peers together, may have open. A claim is a stream that waits, so
+// there are many of them and each is cheap.
+var protocols = []struct {
+	id          protocol.ID
+	peer, total int
+	answer      func(*Exchange, context.Context, peer.ID, *link) error
+}{
+	{RecordsID, 32, 512, (*Exchange).answerRecords},
+	{PushID, 8, 128, (*Exchange).answerPush},
+	{FilesID, 32, 256, (*Exchange).answerFiles},
+	{ClaimID, 512, 8192, (*Exchange).answerClaim},
+	{AnswersID, 16, 256, (*Exchange).answerAnswers},
+}
+
+// StreamLimits returns, for each protocol, how many inbound streams one peer may
+// need at once and how many all together. The host's resource manager must allow
+// them, or claims fail at random under load.
+func StreamLimits() map[protocol.ID][2]int {
+	all := map[protocol.ID][2]int{}
+	for _, p := range protocols {
+		all[p.id] = [2]int{p.peer, p.total}
+	}
+	return all
+}
+
+// gate counts the streams of one protocol.
+type gate struct {
+	perPeer, total int
+
+	mu   sync.Mutex // guards what follows
+	all  int
+	open map[peer.ID]int
+}
+
+func (g *gate) enter(p peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.all >= g.total || g.open[p] >= g.perPeer {
+		return false
+	}
+	g.all++
+	g.open[p]++
+	return true
+}
+
+func (g *gate) leave(p peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all--
+	if g.open[p]--; g.open[p] == 0 {
+		delete(g.open, p)
+	}
+}
+
+// serve registers the handlers.
+func (x *Exchange) serve() {
+	for _, p := range protocols {
+		g := &gate{perPeer: p.peer, total: p.total, open: map[peer.ID]int{}}
+		x.cfg.Host.SetStreamHandler(p.id, func(s network.Stream) {
+			if !x.start(func() { x.handle(g, s, p.answer) }) {
+				s.Reset()
+			}
+		})
+	}
+}
+
+// handle answers one stream. A stream from anybody but a member, or above the
+// limits, is reset without an answer: the other side goes to another peer.
+func (x *Exchange) handle(g *gate, s network.Stream, answer func(*Exchange, context.Context, peer.ID, *link) error) {
+	from := s.Conn().RemotePeer()
+	if !x.cfg.Members.IsMember(from) {
+		s.Reset()
+		return
+	}
+	if !g.enter(from) {
+		x.metrics.turnedAway.WithLabelValues(string(s.Protocol())).Inc()
+		s.Reset()
+		return
+	}
+	defer g.leave(from)
+	ctx, cancel := context.WithCancel(x.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.Reset() })()
+	l := newLink(ctx, s, x.limits.of(from, Client))
+	if err := answer(x, ctx, from, l); err != nil {
+		s.Reset()
+		if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+			x.log.Debug("stream ended early", "protocol", s.Protocol(), "peer", from, "err", err)
+		}
+		return
+	}
+	if l.flush() != nil || s.Close() != nil {
+		s.Reset()
+	}
+}

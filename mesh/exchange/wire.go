@@ -1,0 +1,273 @@
+package exchange
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// The stream protocols, see the package comment.
+const (
+	RecordsID protocol.ID = "/meshproxy/records/1"
+	PushID    protocol.ID = "/meshproxy/push/1"
+	FilesID   protocol.ID = "/meshproxy/files/1"
+	ClaimID   protocol.ID = "/meshproxy/claim/1"
+	AnswersID protocol.ID = "/meshproxy/answers/1"
+)
+
+// Limits of messages, in bytes unless said otherwise.
+const (
+	maxRequest      = 1 << 20                   // recordsRequest, answersRequest, claimRequest
+	maxNames        = 4096                      // names or keys in one request
+	maxEnvelope     = verify.MaxRecord          // a signed record
+	maxEntry        = maxEnvelope + 64<<10      // recordsEntry, pushRecord, pushReply
+	maxRelated      = 2048                      // names in the last recordsEntry
+	maxHolders      = 16                        // peers named as holders of one file
+	maxPush         = 1024                      // records on one push stream
+	maxPeerID       = 64                        // a peer ID
+	maxOpen         = 8 << 10                   // filesOpen, filesOpened
+	maxBases        = 8                         // listings offered as dictionaries
+	maxWant         = 1024                      // files in one filesWant
+	maxWantMsg      = 8 << 10                   // filesWant
+	maxHead         = 128                       // fileHead
+	maxListingFrame = verify.MaxListing + 1<<10 // zstd frame of a listing
+	maxKey          = 4 << 10                   // key of an answer or of a claim
+	maxAnswer       = 4 << 20                   // value of an answer: a list of versions, a database lookup
+	maxText         = 1 << 10                   // reason given with refused or failed
+	maxClaim        = maxEntry + maxText        // claimReply, claimReport: they may carry a record or an answer
+)
+
+// wireName is a verify.Name as an array: path, version, kind.
+type wireName struct {
+	_       struct{} `cbor:",toarray"`
+	Path    string
+	Version string
+	Kind    string
+}
+
+func toWire(n verify.Name) wireName {
+	return wireName{Path: n.Module.Path, Version: n.Module.Version, Kind: string(n.Kind)}
+}
+
+// name checks what the peer sent and returns it as a verify.Name.
+func (w wireName) name() (verify.Name, error) {
+	n := verify.Name{Module: module.Version{Path: w.Path, Version: w.Version}, Kind: verify.Kind(w.Kind)}
+	if err := n.Check(); err != nil {
+		return verify.Name{}, fmt.Errorf("name in a peer's message: %w", err)
+	}
+	return n, nil
+}
+
+type recordsRequest struct {
+	Full    []wireName `cbor:"1,keyasint,omitempty"`
+	Brief   []wireName `cbor:"2,keyasint,omitempty"`
+	Related bool       `cbor:"3,keyasint,omitempty"`
+}
+
+type recordsEntry struct {
+	Brief    bool       `cbor:"1,keyasint,omitempty"` // Index counts in Brief, else in Full
+	Index    uint32     `cbor:"2,keyasint"`
+	Digest   []byte     `cbor:"3,keyasint,omitempty"` // of the record known; empty if none is
+	Envelope []byte     `cbor:"4,keyasint,omitempty"`
+	Held     bool       `cbor:"5,keyasint,omitempty"` // the answerer has the bytes
+	Holders  [][]byte   `cbor:"6,keyasint,omitempty"`
+	Fetching []byte     `cbor:"7,keyasint,omitempty"`
+	Related  []wireName `cbor:"8,keyasint,omitempty"`
+	End      bool       `cbor:"9,keyasint,omitempty"`
+}
+
+type pushRecord struct {
+	Envelope []byte `cbor:"1,keyasint"`
+	Held     bool   `cbor:"2,keyasint,omitempty"`
+}
+
+// PushStatus is what a peer did with a record pushed to it.
+type PushStatus uint8
+
+// Statuses of a push. The zero value is not sent.
+const (
+	PushAccepted PushStatus = iota + 1 // it was new and is kept now
+	PushKnown                          // the same statement was there already
+	PushRefused                        // it does not check, or this peer keeps nothing for others
+	PushConflict                       // another digest for the same name was there first
+)
+
+type pushReply struct {
+	Status   PushStatus `cbor:"1,keyasint"`
+	Envelope []byte     `cbor:"2,keyasint,omitempty"` // PushConflict: the record that was first
+}
+
+type filesOpen struct {
+	Path    string   `cbor:"1,keyasint"`
+	Version string   `cbor:"2,keyasint"`
+	Root    []byte   `cbor:"3,keyasint"`
+	Class   Class    `cbor:"4,keyasint,omitempty"`
+	Listing bool     `cbor:"5,keyasint,omitempty"`
+	Bases   [][]byte `cbor:"6,keyasint,omitempty"`
+}
+
+type filesStatus uint8
+
+const (
+	filesReady   filesStatus = iota + 1
+	filesAbsent              // the answerer does not hold this release
+	filesBusy                // too much to do; ask another holder
+	filesPartial             // it holds the listing and some of the files
+)
+
+type filesOpened struct {
+	Status filesStatus `cbor:"1,keyasint"`
+	Size   uint64      `cbor:"2,keyasint,omitempty"` // of the listing
+	Frame  uint64      `cbor:"3,keyasint,omitempty"` // of the zstd frame that follows
+	Base   []byte      `cbor:"4,keyasint,omitempty"` // root of the dictionary's listing
+}
+
+type filesWant struct {
+	Files  []uint32 `cbor:"1,keyasint"`
+	Offset uint64   `cbor:"2,keyasint,omitempty"` // into the raw stream of the first
+}
+
+type fileHead struct {
+	Index   uint32 `cbor:"1,keyasint"`
+	Missing bool   `cbor:"2,keyasint,omitempty"`
+	Method  uint16 `cbor:"3,keyasint,omitempty"`
+	CRC32   uint32 `cbor:"4,keyasint,omitempty"`
+	Packed  uint64 `cbor:"5,keyasint,omitempty"` // length of the whole raw stream
+	Size    uint64 `cbor:"6,keyasint,omitempty"` // inflated
+}
+
+type claimRequest struct {
+	Name     *wireName `cbor:"1,keyasint,omitempty"`
+	Key      string    `cbor:"2,keyasint,omitempty"`
+	MaxAge   uint64    `cbor:"3,keyasint,omitempty"` // seconds; an answer younger than this will do
+	Fetching bool      `cbor:"4,keyasint,omitempty"` // the asker lost the home peer that told it to fetch
+}
+
+type claimState uint8
+
+// States of a claim on the wire. The first three are said by the answerer only,
+// alive by the fetcher only.
+const (
+	claimWait    claimState = iota + 1
+	claimFetch              // you fetch; the stream is the lease
+	claimEnded              // the report was taken
+	claimAlive              // still fetching
+	claimHolders            // done: these peers have it, and this is the record
+	claimAnswer             // done: this is the answer
+	claimRefused            // done: upstream says that there is none
+	claimFailed             // nobody could fetch it
+)
+
+type claimReply struct {
+	State    claimState `cbor:"1,keyasint"`
+	Envelope []byte     `cbor:"2,keyasint,omitempty"`
+	Holders  [][]byte   `cbor:"3,keyasint,omitempty"`
+	Value    []byte     `cbor:"4,keyasint,omitempty"`
+	At       int64      `cbor:"5,keyasint,omitempty"` // Unix seconds of the answer
+	Code     uint16     `cbor:"6,keyasint,omitempty"` // HTTP status of a refusal
+	Text     string     `cbor:"7,keyasint,omitempty"`
+}
+
+type claimReport struct {
+	State    claimState `cbor:"1,keyasint"`
+	Progress uint64     `cbor:"2,keyasint,omitempty"`
+	Envelope []byte     `cbor:"3,keyasint,omitempty"`
+	Value    []byte     `cbor:"4,keyasint,omitempty"`
+	At       int64      `cbor:"5,keyasint,omitempty"`
+	Code     uint16     `cbor:"6,keyasint,omitempty"`
+	Text     string     `cbor:"7,keyasint,omitempty"`
+}
+
+type answersRequest struct {
+	Keys []string `cbor:"1,keyasint"`
+}
+
+type answersEntry struct {
+	Index uint32 `cbor:"1,keyasint"`
+	Value []byte `cbor:"2,keyasint,omitempty"`
+	At    int64  `cbor:"3,keyasint,omitempty"`
+	End   bool   `cbor:"4,keyasint,omitempty"`
+}
+
+var encMode = func() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic("cbor encoding options: " + err.Error()) // constants
+	}
+	return mode
+}()
+
+var decMode = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		MaxNestedLevels:  4,
+		MaxArrayElements: maxNames,
+		MaxMapPairs:      16,
+		UTF8:             cbor.UTF8RejectInvalid,
+	}.DecMode()
+	if err != nil {
+		panic("cbor decoding options: " + err.Error()) // constants
+	}
+	return mode
+}()
+
+// encode writes one message, without its length.
+func encode(v any) ([]byte, error) { return encMode.Marshal(v) }
+
+// decode reads one message, which must fill data exactly.
+func decode(data []byte, v any) error { return decMode.Unmarshal(data, v) }
+
+// digestOf reads a digest from a message.
+func digestOf(b []byte) (verify.Digest, error) {
+	var d verify.Digest
+	if len(b) != len(d) {
+		return d, fmt.Errorf("digest of %d bytes in a peer's message: want %d", len(b), len(d))
+	}
+	copy(d[:], b)
+	return d, nil
+}
+
+// peersOf reads peer IDs from a message; at most maxHolders of them count, and
+// those that are none are left out.
+func peersOf(raw [][]byte) []peer.ID {
+	var ids []peer.ID
+	for _, b := range raw[:min(len(raw), maxHolders)] {
+		if id, ok := peerOf(b); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func peerOf(b []byte) (peer.ID, bool) {
+	if len(b) == 0 || len(b) > maxPeerID {
+		return "", false
+	}
+	id, err := peer.IDFromBytes(b)
+	return id, err == nil
+}
+
+func rawPeers(ids []peer.ID) [][]byte {
+	var raw [][]byte
+	for _, id := range ids[:min(len(ids), maxHolders)] {
+		raw = append(raw, []byte(id))
+	}
+	return raw
+}
+
+// maxUnix keeps times from peers within what every encoding of them can express
+// (the year 9999).
+const maxUnix = 253402300799
+
+// timeOf reads Unix seconds from a message.
+func timeOf(sec int64) time.Time {
+	return time.Unix(max(0, min(sec, maxUnix)), 0).UTC()
+}
