@@ -94,3 +94,6 @@ func (id *ID) UnmarshalBinary(b []byte) error {
 	copy(id[:], b)
 	return nil
 }
+
+// Compare orders IDs.
+func (id ID) Compare(other ID) int { return compareIDs(id, other) }

@@ -221,8 +221,8 @@ func Witnessed(invitation *Credential, joined Link, s Signer, at time.Time) (*Cr
 	return newCredential(credentialWire{invitation.Mesh(), append(invitation.Links(), joined), w})
 }
 
-// invitationOf returns the chain of links as a credential for a bearer key.
-func invitationOf(mesh Key, links []Link) (*Credential, error) {
+// ParseInvitation checks the links of a token as the chain of a bearer key.
+func ParseInvitation(mesh Key, links []Link) (*Credential, error) {
 	c, err := newCredential(credentialWire{Mesh: mesh, Links: links})
 	if err != nil {
 		return nil, err

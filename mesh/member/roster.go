@@ -96,15 +96,7 @@ func staleRevocation(v *Revocation, now time.Time) bool {
 // founded reports whether the members that a credential rests on are known: the
 // witness, and every node of the chain that itself joined by invitation.
 func (r *Roster) founded(c *Credential) bool {
-	if w := c.wire.Witness; w != nil && !r.knowsNode(w.By) {
-		return false
-	}
-	for i := 1; i < len(c.grants)-1; i++ {
-		if c.grants[i].Kind == Node && c.grants[i-1].Kind == Invite && !r.knowsNode(c.grants[i].Subject) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.restsOn(), func(k Key) bool { return !r.knowsNode(k) })
 }
 
 func (r *Roster) knowsNode(k Key) bool {
@@ -250,4 +242,92 @@ func (r *Roster) add(s Statement, now time.Time) (bool, error) {
 		return false, err
 	}
 	return r.AddCredential(c, now)
+}
+
+// Bundle returns a credential, and those that it rests on, witnesses and invited
+// admins, as far as they fit in limit bytes: all that one who has the founder
+// needs to check it.
+func (r *Roster) Bundle(c *Credential, limit int) []Statement {
+	out := []Statement{{Credential: c.raw}}
+	seen := map[Key]bool{c.Subject(): true}
+	size := len(c.raw)
+	queue := []*Credential{c}
+	for len(queue) > 0 {
+		var next []*Credential
+		for _, k := range queue[0].restsOn() {
+			known := r.credentials[k]
+			if seen[k] || len(known) == 0 || size+len(known[0].raw) > limit {
+				continue
+			}
+			seen[k] = true
+			size += len(known[0].raw)
+			out = append(out, Statement{Credential: known[0].raw})
+			next = append(next, known[0])
+		}
+		queue = append(queue[1:], next...)
+	}
+	return out
+}
+
+// restsOn lists the keys whose own credentials a roster must have before c.
+func (c *Credential) restsOn() []Key {
+	var out []Key
+	if w := c.wire.Witness; w != nil {
+		out = append(out, w.By)
+	}
+	for i := 1; i < len(c.grants)-1; i++ {
+		if c.grants[i].Kind == Node && c.grants[i-1].Kind == Invite {
+			out = append(out, c.grants[i].Subject)
+		}
+	}
+	return out
+}
+
+// Vouched adds a stranger's credential and those that it rests on, if with them
+// the stranger is a member at now; otherwise nothing changes. Everything else
+// among the statements is left out.
+func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (bool, error) {
+	trial := r.clone()
+	var own *Credential
+	var errs []error
+	var creds []*Credential
+	for _, s := range statements[:min(len(statements), MaxMembers)] {
+		if s.Credential == nil {
+			continue
+		}
+		c, err := ParseCredential(s.Credential)
+		if err != nil {
+			return false, err
+		}
+		if c.Subject() == stranger {
+			own = c
+		}
+		creds = append(creds, c)
+	}
+	if own == nil {
+		return false, fmt.Errorf("%w: no credential of %s", ErrChain, stranger)
+	}
+	slices.Reverse(creds) // a bundle has first what rests on the rest
+	for range creds {
+		progress := false
+		for _, c := range creds {
+			added, err := trial.AddCredential(c, now)
+			progress = progress || added
+			if err != nil && c == own {
+				errs = append(errs, err)
+			}
+		}
+		if !progress {
+			break
+		}
+	}
+	if _, ok := trial.Evaluate(now).Member(stranger.Peer()); !ok {
+		return false, errors.Join(errs...)
+	}
+	*r = *trial
+	return true, nil
+}
+
+func (r *Roster) clone() *Roster {
+	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations)}
 }

@@ -131,7 +131,7 @@ func decodeToken(body []byte) (*Token, error) {
 			}
 		}
 	}
-	invitation, err := invitationOf(w.Mesh, w.Links)
+	invitation, err := ParseInvitation(w.Mesh, w.Links)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTokenMalformed, err)
 	}

@@ -232,3 +232,9 @@ func (r *Roster) KeepOf(target Key, now time.Time) []ID {
 	slices.SortFunc(keep, compareIDs)
 	return slices.Compact(keep)
 }
+
+// Admits reports whether the invitation has a use left for p; who was admitted
+// before may come again.
+func (i Invitation) Admits(p peer.ID) bool {
+	return len(i.Admitted) < i.Uses || slices.Contains(i.Admitted, p)
+}

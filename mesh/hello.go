@@ -1,0 +1,178 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/meshproxy/meshproxy/mesh/member"
+)
+
+// greet makes this node known to a member that it has dialled, and exchanges
+// rosters.
+func (m *Mesh) greet(ctx context.Context, p peer.ID) {
+	err := m.introduce(ctx, p)
+	if err == nil {
+		err = m.syncWith(ctx, p)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.log.Debug("greet a member", "peer", p, "err", err)
+	}
+}
+
+// introduce makes sure that p knows this node. It is quick once p does.
+func (m *Mesh) introduce(ctx context.Context, p peer.ID) error {
+	if _, ok := m.greeted.Load(p); ok {
+		return nil
+	}
+	done := m.hellos.DoChan(string(p), func() (any, error) {
+		ctx, cancel := context.WithTimeout(m.ctx, helloTime)
+		defer cancel()
+		return nil, m.hello(ctx, p)
+	})
+	select {
+	case r := <-done:
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *Mesh) hello(ctx context.Context, p peer.ID) (err error) {
+	if !m.IsMember(p) {
+		return errStranger // it would learn who this node is
+	}
+	session := m.session.Load()
+	ctx = network.WithNoDial(ctx, "hello on an open connection")
+	s, err := m.host.NewStream(ctx, p, session.protocol(helloID))
+	if err != nil {
+		return fmt.Errorf("hello to %s: %w", p, err)
+	}
+	w, err := newWire(ctx, s, helloTime)
+	if err != nil {
+		return err
+	}
+	defer func() { w.close(err) }()
+	if err := w.send(helloOpen{m.introduction()}); err != nil {
+		return err
+	}
+	var reply helloReply
+	if err := w.receive(maxWelcome, &reply); err != nil {
+		return err
+	}
+	if err := reply.Status.err(); err != nil {
+		return fmt.Errorf("hello to %s: %w", p, err)
+	}
+	m.accept(p, reply.Statements)
+	m.introduced(p)
+	return nil
+}
+
+// introduced notes that p knows this node, and this node p.
+func (m *Mesh) introduced(p peer.ID) {
+	m.greeted.Store(p, struct{}{})
+	for _, c := range m.host.Network().ConnsToPeer(p) {
+		m.gate.forget(c)
+		m.peers.connected(c)
+	}
+	// kad-dht looked at the peer when it was a stranger.
+	if err := m.session.Load().knock.Emit(event.EvtPeerProtocolsUpdated{Peer: p}); err != nil {
+		m.log.Debug("tell the DHT of a member", "peer", p, "err", err)
+	}
+}
+
+// accept adds what a member or an aspirant said; what does not hold is dropped.
+func (m *Mesh) accept(p peer.ID, statements []member.Statement) {
+	if len(statements) == 0 {
+		return
+	}
+	_, err := m.update(func(r *member.Roster) (bool, error) { return r.Merge(statements, time.Now()) })
+	if err != nil {
+		m.log.Debug("statements not taken", "from", p, "err", err)
+	}
+}
+
+// introduction is this node's credential and those that it rests on.
+func (m *Mesh) introduction() []member.Statement {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.roster.Bundle(m.self, maxHello/2)
+}
+
+// serveHello answers a peer that says who it is.
+func (m *Mesh) serveHello(s network.Stream) {
+	serve(m, s, m.session.Load().hellos, "hello", m.answerHello)
+}
+
+// serve answers one stream of a protocol that strangers may use, if there is a
+// slot free. answer returns why it refused the peer, and why it failed.
+func serve(m *Mesh, s network.Stream, slots *semaphore.Weighted, what string,
+	answer func(*wire, peer.ID) (refusal, err error)) {
+	if !slots.TryAcquire(1) {
+		s.Reset()
+		return
+	}
+	defer slots.Release(1)
+	w, err := newWire(m.ctx, s, helloTime)
+	if err != nil {
+		return
+	}
+	p := s.Conn().RemotePeer()
+	refusal, err := answer(w, p)
+	w.close(err)
+	if err = errors.Join(refusal, err); err != nil {
+		m.log.Info(what+" refused", "peer", p, "addr", s.Conn().RemoteMultiaddr(), "err", err)
+	}
+}
+
+func (m *Mesh) answerHello(w *wire, p peer.ID) (refusal, err error) {
+	var open helloOpen
+	if err := w.receive(maxHello, &open); err != nil {
+		return nil, err
+	}
+	if err := m.admit(p, open.Statements); err != nil {
+		return err, w.send(helloReply{Status: statusOf(err)}) // and no more
+	}
+	if err := w.send(helloReply{Status: statusOK, Statements: m.introduction()}); err != nil {
+		return nil, err
+	}
+	m.introduced(p)
+	return nil, nil
+}
+
+// admit checks the statements of a peer: after it, p is a member, or err says
+// why not. Statements about others than those that p rests on are not taken
+// from a stranger.
+func (m *Mesh) admit(p peer.ID, statements []member.Statement) error {
+	k, err := member.KeyOf(p)
+	if err != nil {
+		return err
+	}
+	if m.isRemoved(p) {
+		return fmt.Errorf("hello of %s: %w", p, ErrRemoved)
+	}
+	if m.IsMember(p) {
+		return nil
+	}
+	now := time.Now()
+	_, err = m.update(func(r *member.Roster) (bool, error) { return r.Vouched(k, statements, now) })
+	if m.IsMember(p) {
+		return nil
+	}
+	return fmt.Errorf("hello of %s: %w: its credential is not in force here: %w", p, ErrRefused, errOrNil(err))
+}
+
+var errNotInForce = errors.New("expired, or taken away")
+
+func errOrNil(err error) error {
+	if err == nil {
+		return errNotInForce
+	}
+	return err
+}

@@ -1,0 +1,316 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/meshproxy/meshproxy/mesh/member"
+)
+
+// Mesh is one node's place in a mesh. Its methods are safe for concurrent use.
+type Mesh struct {
+	cfg     Config
+	log     *slog.Logger
+	host    host.Host // the bare one; the gate holds for it too
+	members *memberHost
+	gate    *gate
+	signer  member.Signer
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // of goroutines that New and streams start
+	closing sync.Once
+
+	entering sync.Mutex // held while the node moves to a mesh; taken before mu
+	mu       sync.Mutex // guards roster, self, meshKey
+	roster   *member.Roster
+	self     *member.Credential
+	meshKey  crypto.PrivKey // nil unless this node has it
+	view     atomic.Pointer[member.View]
+	session  atomic.Pointer[session]
+
+	peers   *peerBook
+	hellos  singleflight.Group
+	syncs   singleflight.Group
+	greeted sync.Map      // peer.ID: knows this node as a member
+	changed chan struct{} // cap 1: the roster changed, tell others
+	redial  chan struct{} // cap 1: look for members now
+}
+
+// New starts a node: its host listens when New returns. A node that has no mesh
+// in Config.State founds one, of which it is the founder, and moves to another
+// when Join says so. Close ends it; Run also keeps it connected.
+func New(cfg Config) (*Mesh, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	signer, err := member.NewSigner(cfg.Key)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: %w", err)
+	}
+	m := &Mesh{
+		cfg: cfg, log: cfg.Log, signer: signer,
+		changed: make(chan struct{}, 1), redial: make(chan struct{}, 1),
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.view.Store(&member.View{})
+	m.gate = newGate(m.IsMember, m.isRemoved)
+	if err := m.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mesh: %w", err), m.Close())
+	}
+	return m, nil
+}
+
+func (m *Mesh) start() error {
+	saved, err := m.load()
+	if err != nil {
+		return err
+	}
+	if saved == nil {
+		if saved, err = m.found(); err != nil {
+			return err
+		}
+	}
+	if m.host, err = newHost(&m.cfg, m.gate); err != nil {
+		return err
+	}
+	m.members = &memberHost{Host: m.host, m: m, handlers: map[string]network.StreamHandler{}}
+	m.host.Network().Notify(m.notifiee())
+	if m.peers, err = newPeerBook(m); err != nil {
+		return err
+	}
+	return m.enter(saved)
+}
+
+// Close ends the node. It is safe to call more than once, and returns when all
+// that the node started has ended.
+func (m *Mesh) Close() error {
+	var err error
+	m.closing.Do(func() {
+		m.cancel()
+		m.gate.close()
+		m.entering.Lock()
+		defer m.entering.Unlock()
+		if s := m.session.Load(); s != nil {
+			err = s.close()
+		}
+		if m.peers != nil {
+			err = errors.Join(err, m.peers.save())
+		}
+		if m.host != nil {
+			err = errors.Join(err, m.host.Close())
+		}
+		m.wg.Wait()
+	})
+	return err
+}
+
+// Run keeps the node connected with its mesh until ctx ends, then closes it.
+func (m *Mesh) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(m.ctx, cancel)()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.redialLoop(ctx) })
+	g.Go(func() error { return m.gossipLoop(ctx) })
+	g.Go(func() error { return m.tickLoop(ctx) })
+	err := g.Wait()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil
+	}
+	return errors.Join(err, m.Close())
+}
+
+// spawn runs f in a goroutine that Close waits for.
+func (m *Mesh) spawn(f func(ctx context.Context)) {
+	m.wg.Add(1)
+	go func() {
+		defer m.wg.Done()
+		if m.ctx.Err() == nil {
+			f(m.ctx)
+		}
+	}()
+}
+
+// ID is the node's identity.
+func (m *Mesh) ID() peer.ID { return m.host.ID() }
+
+// Addrs are the addresses at which others are told to reach this node.
+func (m *Mesh) Addrs() []ma.Multiaddr { return m.host.Addrs() }
+
+// Key is the node's private key.
+func (m *Mesh) Key() crypto.PrivKey { return m.cfg.Key }
+
+// Host is the host for protocols among members. Protocol IDs get the prefix of
+// the mesh, and move along when the node joins another one. Streams from and to
+// others than members do not come about.
+func (m *Mesh) Host() host.Host { return m.members }
+
+// MeshID names the mesh.
+func (m *Mesh) MeshID() string { return m.session.Load().key.String() }
+
+// Office is the office under which this node is known to the mesh.
+func (m *Mesh) Office() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.self.Grant().Office
+}
+
+// Role is what this node may do in the mesh.
+func (m *Mesh) Role() member.Role {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.self.Grant().Role
+}
+
+// View is the roster as it stands.
+func (m *Mesh) View() *member.View { return m.view.Load() }
+
+// IsMember reports whether p has a credential in force.
+func (m *Mesh) IsMember(p peer.ID) bool {
+	i, ok := m.view.Load().Member(p)
+	return ok && time.Now().Before(i.Expires)
+}
+
+func (m *Mesh) isRemoved(p peer.ID) bool {
+	k, err := member.KeyOf(p)
+	if err != nil {
+		return true // no identity that could ever be a member
+	}
+	r := m.view.Load().Removed(k)
+	return r != nil && !r.Leave()
+}
+
+// Members returns all members with a credential in force, this node included.
+func (m *Mesh) Members() []peer.ID {
+	var out []peer.ID
+	for _, i := range m.view.Load().Members() {
+		out = append(out, i.Peer)
+	}
+	return out
+}
+
+// Connected returns the members that a connection is open to.
+func (m *Mesh) Connected() []peer.ID {
+	var out []peer.ID
+	for _, p := range m.host.Network().Peers() {
+		if m.IsMember(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// OfficeOf names the office of a member, "" if p is none.
+func (m *Mesh) OfficeOf(p peer.ID) string {
+	i, _ := m.view.Load().Member(p)
+	return i.Office
+}
+
+// update changes the roster through f and makes the change count: revoked peers
+// lose their connections before it returns, and others are told soon.
+func (m *Mesh) update(f func(*member.Roster) (bool, error)) (bool, error) {
+	m.mu.Lock()
+	changed, err := f(m.roster)
+	var gone []peer.ID
+	var saveErr error
+	if changed {
+		saveErr = m.saveRoster()
+		gone = m.evaluate(time.Now())
+	}
+	m.mu.Unlock()
+	m.dismiss(gone)
+	if changed {
+		signal(m.changed)
+		signal(m.redial)
+	}
+	return changed, errors.Join(err, saveErr)
+}
+
+// evaluate renews the view and returns who is no member any more. The caller
+// holds mu.
+func (m *Mesh) evaluate(now time.Time) []peer.ID {
+	before := m.view.Load()
+	after := m.roster.Evaluate(now)
+	m.view.Store(after)
+	if i, ok := after.Member(m.signer.Public.Peer()); ok {
+		m.self = i.Credential
+	}
+	var gone []peer.ID
+	for _, i := range before.Members() {
+		if _, ok := after.Member(i.Peer); !ok {
+			gone = append(gone, i.Peer)
+		}
+	}
+	return gone
+}
+
+// dismiss closes the connections of peers that are no members.
+func (m *Mesh) dismiss(gone []peer.ID) {
+	s := m.session.Load()
+	for _, p := range gone {
+		if m.IsMember(p) || p == m.signer.Public.Peer() {
+			continue
+		}
+		m.log.Info("member is out", "peer", p)
+		m.greeted.Delete(p)
+		if s != nil {
+			s.dht.RoutingTable().RemovePeer(p)
+		}
+		if err := m.host.Network().ClosePeer(p); err != nil {
+			m.log.Debug("close connections", "peer", p, "err", err)
+		}
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// notifiee watches connections come and go.
+func (m *Mesh) notifiee() network.Notifiee {
+	return &network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			p := c.RemotePeer()
+			if !m.IsMember(p) {
+				return
+			}
+			m.peers.connected(c)
+			if c.Stat().Direction == network.DirOutbound {
+				m.spawn(func(ctx context.Context) { m.greet(ctx, p) })
+			}
+		},
+		DisconnectedF: func(n network.Network, c network.Conn) {
+			m.gate.forget(c)
+			p := c.RemotePeer()
+			if n.Connectedness(p) == network.Connected {
+				return
+			}
+			m.greeted.Delete(p)
+			if s := m.session.Load(); s != nil {
+				// kad-dht itself drops a peer only after failed queries, and
+				// lookups wait on each dead one.
+				s.dht.RoutingTable().RemovePeer(p)
+			}
+			if m.IsMember(p) {
+				m.peers.seen(p)
+				signal(m.redial)
+			}
+		},
+	}
+}

@@ -1,0 +1,320 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/meshproxy/meshproxy/mesh/member"
+)
+
+// How members are redialled.
+const (
+	redialFirst  = 250 * time.Millisecond
+	redialMost   = 5 * time.Second // between two attempts, for a mesh that is small
+	redialSmall  = 64              // members out of reach up to which it is small
+	redialTick   = 250 * time.Millisecond
+	redialAtOnce = 16
+	savePeers    = time.Minute
+)
+
+// peerBook remembers where members were last reached, over restarts, and when to
+// try again.
+type peerBook struct {
+	m      *Mesh
+	static map[peer.ID]bool // from Config.Peers
+
+	mu    sync.Mutex // guards all below
+	known map[peer.ID]*contact
+	dirty bool
+}
+
+type contact struct {
+	addrs   []ma.Multiaddr // best first
+	seen    time.Time      // when a connection was last open
+	failed  int            // dials since
+	next    time.Time      // no dial before
+	dialing bool
+	rtt     time.Duration
+	lan     bool // found by mDNS
+}
+
+type peersState struct {
+	Hints []member.Hint `cbor:"1,keyasint"`
+	Seen  []int64       `cbor:"2,keyasint"`
+}
+
+func newPeerBook(m *Mesh) (*peerBook, error) {
+	b := &peerBook{m: m, static: map[peer.ID]bool{}, known: map[peer.ID]*contact{}}
+	for _, text := range m.cfg.Peers {
+		ai, err := peer.AddrInfoFromString(text)
+		if err != nil {
+			return nil, fmt.Errorf("peer address %.200q: want a multiaddr that ends in /p2p/ID: %w", text, err)
+		}
+		b.static[ai.ID] = true
+		m.gate.allowDial(ai.ID) // for good: the operator named it
+		b.of(ai.ID).add(ai.Addrs)
+	}
+	var saved peersState
+	if _, err := m.getState(statePeers, &saved); err != nil {
+		m.log.Warn("addresses of members are lost", "err", err) // they will be told again
+	}
+	b.hear(saved.Hints)
+	for i, h := range saved.Hints {
+		if c := b.known[h.Peer.Peer()]; c != nil && i < len(saved.Seen) {
+			c.seen = time.Unix(saved.Seen[i], 0)
+		}
+	}
+	b.dirty = false
+	return b, nil
+}
+
+// of returns the contact of p; the caller holds mu, or has the book to itself.
+func (b *peerBook) of(p peer.ID) *contact {
+	c := b.known[p]
+	if c == nil {
+		c = &contact{}
+		b.known[p] = c
+	}
+	return c
+}
+
+// add puts addresses at the end of those that are known.
+func (c *contact) add(addrs []ma.Multiaddr) (changed bool) {
+	for _, a := range addrs {
+		if len(c.addrs) < maxHintAddrs && !slices.ContainsFunc(c.addrs, a.Equal) {
+			c.addrs = append(c.addrs, a)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// prefer puts addresses to the front: they have just been seen to be good.
+func (c *contact) prefer(addrs []ma.Multiaddr) {
+	old := c.addrs
+	c.addrs = nil
+	c.add(addrs)
+	c.add(old)
+}
+
+// connected notes that a connection is open.
+func (b *peerBook) connected(c network.Conn) {
+	p := c.RemotePeer()
+	good := slices.Clone(b.m.host.Peerstore().Addrs(p)) // what identify said
+	if c.Stat().Direction == network.DirOutbound {
+		good = slices.Insert(good, 0, c.RemoteMultiaddr())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := b.of(p)
+	k.seen, k.failed, k.next = time.Now(), 0, time.Time{}
+	k.prefer(good)
+	b.dirty = true
+}
+
+// seen notes when the last connection went.
+func (b *peerBook) seen(p peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.of(p).seen = time.Now()
+	b.dirty = true
+}
+
+// hear takes what others say about where members are. It is only ever a place to
+// dial: whoever answers there has to prove its key.
+func (b *peerBook) hear(hints []member.Hint) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, h := range hints[:min(len(hints), member.MaxMembers)] {
+		ai := addrInfo(h)
+		if ai.ID == "" || ai.ID == b.m.host.ID() || len(ai.Addrs) == 0 {
+			continue
+		}
+		if b.known[ai.ID] == nil && len(b.known) >= 2*member.MaxMembers {
+			return
+		}
+		b.dirty = b.of(ai.ID).add(ai.Addrs) || b.dirty
+	}
+}
+
+// hints is what this node tells about members, those in touch first.
+func (b *peerBook) hints() []member.Hint {
+	var out []member.Hint
+	for _, p := range b.m.Connected() {
+		if h, ok := b.hint(p); ok {
+			out = append(out, h)
+		}
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out[:min(len(out), maxHints)]
+}
+
+func (b *peerBook) hint(p peer.ID) (member.Hint, bool) {
+	k, err := member.KeyOf(p)
+	addrs := b.addrs(p)
+	if err != nil || len(addrs) == 0 {
+		return member.Hint{}, false
+	}
+	return hintOf(k, addrs), true
+}
+
+func hintOf(k member.Key, addrs []ma.Multiaddr) member.Hint {
+	h := member.Hint{Peer: k}
+	for _, a := range addrs[:min(len(addrs), maxHintAddrs)] {
+		if raw := a.Bytes(); len(raw) <= maxHintAddr {
+			h.Addrs = append(h.Addrs, raw)
+		}
+	}
+	return h
+}
+
+// addrs is where p may be dialled: what identify said, then what is remembered.
+func (b *peerBook) addrs(p peer.ID) []ma.Multiaddr {
+	c := contact{addrs: slices.Clone(b.m.host.Peerstore().Addrs(p))}
+	c.addrs = c.addrs[:min(len(c.addrs), maxHintAddrs)]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if k := b.known[p]; k != nil {
+		c.add(k.addrs)
+	}
+	return c.addrs
+}
+
+// save keeps the book if it has changed, with what identify told meanwhile.
+func (b *peerBook) save() error {
+	b.mu.Lock()
+	dirty := b.dirty
+	b.dirty = false
+	seen := map[peer.ID]time.Time{}
+	for p, c := range b.known {
+		seen[p] = c.seen
+	}
+	b.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	var s peersState
+	for p, at := range seen {
+		if h, ok := b.hint(p); ok && b.m.IsMember(p) {
+			s.Hints = append(s.Hints, h)
+			s.Seen = append(s.Seen, at.Unix())
+		}
+	}
+	return b.m.putState(statePeers, s)
+}
+
+// due returns the members to dial now, and marks them as being dialled.
+func (b *peerBook) due(now time.Time) []peer.ID {
+	var away []peer.ID
+	targets := b.m.Members()
+	for p := range b.static {
+		if !b.m.IsMember(p) {
+			targets = append(targets, p)
+		}
+	}
+	for _, p := range targets {
+		if p != b.m.host.ID() && b.m.host.Network().Connectedness(p) != network.Connected {
+			away = append(away, p)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	most := redialMost * time.Duration(1+len(away)/redialSmall)
+	due := slices.DeleteFunc(away, func(p peer.ID) bool { return b.of(p).dialing || now.Before(b.of(p).next) })
+	for _, p := range due {
+		c := b.of(p)
+		c.dialing = true
+		wait := min(most, redialFirst<<min(c.failed, 10))
+		c.next = now.Add(wait/2 + rand.N(wait))
+		c.failed++
+	}
+	return due
+}
+
+func (b *peerBook) dialled(p peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.of(p).dialing = false
+}
+
+// hurry makes members due at once, for example since the network changed.
+func (b *peerBook) hurry() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.known {
+		c.failed, c.next = 0, time.Time{}
+	}
+}
+
+// redialLoop dials every member that is not connected, for ever: libp2p and
+// kad-dht would leave a healed partition as it is.
+func (m *Mesh) redialLoop(ctx context.Context) error {
+	slots := make(chan struct{}, redialAtOnce)
+	tick := time.NewTicker(redialTick)
+	defer tick.Stop()
+	var dials sync.WaitGroup
+	defer dials.Wait()
+	for {
+		for _, p := range m.peers.due(time.Now()) {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				m.peers.dialled(p)
+				return ctx.Err()
+			}
+			dials.Go(func() {
+				defer func() { <-slots }()
+				defer m.peers.dialled(p)
+				m.dial(ctx, p)
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.redial:
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *Mesh) dial(ctx context.Context, p peer.ID) {
+	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+	defer cancel()
+	addrs := m.peers.addrs(p)
+	if len(addrs) == 0 {
+		return
+	}
+	clearBackoff(m.host, p)
+	m.host.Peerstore().AddAddrs(p, addrs, peerstore.TempAddrTTL)
+	if err := m.host.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
+		if ctx.Err() == nil {
+			m.log.Debug("dial a member", "peer", p, "err", err)
+		}
+		return
+	}
+	if m.peers.static[p] && !m.IsMember(p) {
+		m.greet(ctx, p)
+	}
+}
+
+// clearBackoff makes the swarm try now: it would wait minutes after failures.
+func clearBackoff(h host.Host, p peer.ID) {
+	if s, ok := h.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(p)
+	}
+}
+
+// isLAN reports whether an address is of a local network.
+func isLAN(a ma.Multiaddr) bool { return manet.IsPrivateAddr(a) || manet.IsIPLoopback(a) }

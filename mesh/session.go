@@ -1,0 +1,108 @@
+package mesh
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p-kad-dht/provider"
+	"github.com/libp2p/go-libp2p-kad-dht/provider/keystore"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/meshproxy/meshproxy/mesh/member"
+)
+
+// Names of the protocols after the prefix of the mesh.
+const (
+	helloID protocol.ID = "/hello/1"
+	joinID  protocol.ID = "/join/1"
+	syncID  protocol.ID = "/sync/1"
+	pingID  protocol.ID = "/ping/1"
+)
+
+// Slots for strangers' streams that are being answered.
+const (
+	helloSlots = 128
+	joinSlots  = 32
+	syncSlots  = 64
+)
+
+// session is what belongs to one mesh, and ends when the node joins another.
+type session struct {
+	key      member.Key
+	prefix   string
+	dht      *dht.IpfsDHT
+	keystore keystore.Keystore
+	provider *provider.SweepingProvider
+	knock    event.Emitter // tells the DHT to look at a peer again
+	hellos   *semaphore.Weighted
+	joins    *semaphore.Weighted
+	syncs    *semaphore.Weighted
+	closers  []func() error
+}
+
+// meshPrefix begins the protocols of a mesh. It tells one mesh from another, and
+// nothing about the key.
+func meshPrefix(mesh member.Key) string {
+	sum := sha256.Sum256(append([]byte("meshproxy protocols of "), mesh[:]...))
+	return protocolRoot + "/" + hex.EncodeToString(sum[:6])
+}
+
+func (s *session) protocol(id protocol.ID) protocol.ID { return protocol.ID(s.prefix) + id }
+
+func (s *session) close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// enter makes p the node's place, in which all protocols are those of its mesh.
+// The node leaves the place that it had.
+func (m *Mesh) enter(p *place) error {
+	m.entering.Lock()
+	defer m.entering.Unlock()
+	if m.ctx.Err() != nil {
+		return m.ctx.Err()
+	}
+	if old := m.session.Load(); old != nil {
+		if err := old.close(); err != nil {
+			m.log.Warn("leave a mesh", "mesh", old.key, "err", err)
+		}
+		for _, id := range []protocol.ID{helloID, joinID, syncID, pingID} {
+			m.host.RemoveStreamHandler(old.protocol(id))
+		}
+	}
+	m.mu.Lock()
+	m.roster, m.self, m.meshKey = p.roster, p.self, p.meshKey
+	gone := m.evaluate(time.Now())
+	m.mu.Unlock()
+	s := &session{
+		key: p.self.Mesh(), prefix: meshPrefix(p.self.Mesh()),
+		hellos: semaphore.NewWeighted(helloSlots),
+		joins:  semaphore.NewWeighted(joinSlots),
+		syncs:  semaphore.NewWeighted(syncSlots),
+	}
+	m.greeted.Clear()
+	m.members.move(s.prefix)
+	m.gate.setOpen(s.protocol(helloID), s.protocol(joinID))
+	if err := m.startDHT(s); err != nil {
+		return errors.Join(err, s.close())
+	}
+	m.session.Store(s)
+	m.host.SetStreamHandler(s.protocol(helloID), m.serveHello)
+	m.host.SetStreamHandler(s.protocol(joinID), m.serveJoin)
+	m.host.SetStreamHandler(s.protocol(syncID), m.serveSync)
+	m.host.SetStreamHandler(s.protocol(pingID), m.servePing)
+	m.dismiss(gone)
+	signal(m.redial)
+	m.log.Info("in a mesh", "mesh", s.key, "node", m.host.ID(), "office", p.self.Grant().Office,
+		"role", p.self.Grant().Role, "members", m.view.Load().Len())
+	return nil
+}

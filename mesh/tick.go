@@ -1,0 +1,118 @@
+package mesh
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshproxy/meshproxy/mesh/member"
+)
+
+const (
+	tickEvery  = time.Second
+	renewEvery = 10 * time.Second
+)
+
+// tickLoop does what time brings: credentials expire and are renewed, round
+// trips are measured, addresses are kept.
+func (m *Mesh) tickLoop(ctx context.Context) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	var renewed, pinged, saved time.Time
+	for {
+		now := time.Now()
+		m.expire(now)
+		if now.Sub(renewed) >= renewEvery {
+			renewed = now
+			m.renew(now)
+		}
+		if now.Sub(pinged) >= pingEvery {
+			pinged = now
+			m.pingAll(ctx)
+		}
+		if now.Sub(saved) >= savePeers {
+			saved = now
+			if err := m.peers.save(); err != nil {
+				m.log.Warn("keep addresses of members", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// expire takes out those whose time is over.
+func (m *Mesh) expire(now time.Time) {
+	if until := m.view.Load().Until; until.IsZero() || now.Before(until) {
+		return
+	}
+	m.mu.Lock()
+	gone := m.evaluate(now)
+	m.mu.Unlock()
+	m.dismiss(gone)
+}
+
+func (m *Mesh) pingAll(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(gossipAtOnce)
+	for _, p := range m.Connected() {
+		g.Go(func() error {
+			if _, err := m.Ping(ctx, p); err != nil && ctx.Err() == nil {
+				m.log.Debug("ping", "peer", p, "err", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none of them returns an error
+}
+
+// renew, on an admin, gives connected members a fresh credential in the last
+// third of theirs, and one that needs no witness to those who came by
+// invitation. The members take it from the roster; nothing is interrupted.
+func (m *Mesh) renew(now time.Time) {
+	v := m.view.Load()
+	self, ok := v.Member(m.host.ID())
+	if !ok || self.Role != member.Admin {
+		return
+	}
+	for _, i := range v.Members() {
+		_, _, witnessed := i.Credential.WitnessedBy()
+		old := i.Expires.Sub(now) < time.Duration(i.Credential.Grant().Expires-i.Credential.Grant().Issued)*time.Second/3
+		if !old && !witnessed || i.Peer != self.Peer && m.host.Network().Connectedness(i.Peer) != 1 {
+			continue
+		}
+		if err := m.renewOne(i, now); err != nil {
+			m.log.Debug("renew a credential", "peer", i.Peer, "err", err)
+		}
+	}
+}
+
+// renewOne signs with the mesh key for the founder, who else has no issuer, and
+// as an admin for all others but itself.
+func (m *Mesh) renewOne(i member.Info, now time.Time) error {
+	_, err := m.update(func(r *member.Roster) (bool, error) {
+		g := m.grantNode(i.Credential.Subject(), i.Role, i.Office, now)
+		var c *member.Credential
+		var err error
+		switch {
+		case i.Credential.Subject() == r.Founder() && m.meshKey != nil:
+			var mesh member.Signer
+			if mesh, err = member.NewSigner(m.meshKey); err == nil {
+				c, err = member.Found(mesh, g)
+			}
+		case i.Peer == m.host.ID():
+			return false, nil // another admin's task
+		default:
+			c, err = member.Issue(m.self, m.signer, g)
+		}
+		if err != nil {
+			return false, err
+		}
+		return r.AddCredential(c, now)
+	})
+	return err
+}
