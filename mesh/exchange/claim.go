@@ -53,13 +53,14 @@ type Claim struct {
 // Claim asks who shall fetch a file, at the home peer of its release, and waits
 // until that is settled: until somebody has it, or this node is to fetch. While
 // home peers fail it goes to the next, in the end to its own desk, so that it
-// always comes out; errors are those of ctx, and ErrClosed.
-func (x *Exchange) Claim(ctx context.Context, n verify.Name) (*Claim, error) {
+// always comes out; errors are those of ctx, and ErrClosed. tried names holders
+// that this node could not get the file from: to be told of them again is no use.
+func (x *Exchange) Claim(ctx context.Context, n verify.Name, tried ...peer.ID) (*Claim, error) {
 	if err := n.Check(); err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	w := toWire(n)
-	return x.claim(ctx, &claimRequest{Name: &w})
+	return x.claim(ctx, &claimRequest{Name: &w, Tried: rawPeers(tried)})
 }
 
 // ClaimAnswer is Claim for any other answer, such as a list of versions. An

@@ -18,7 +18,7 @@ import (
 const (
 	heartbeat    = 500 * time.Millisecond
 	leaseTimeout = 2 * time.Second
-	maxWaiting   = 30 * time.Minute // a claim that is still open then is given up
+	maxWaiting   = 30 * time.Minute // a waiter that says nothing at all for so long is given up
 )
 
 // claimKey is the key under which a desk keeps claims to a file. It cannot be
@@ -50,10 +50,11 @@ type claimed struct {
 	home     string
 	maxAge   time.Duration
 	fetching bool
+	tried    []peer.ID // holders that the claimant could not get it from
 }
 
 func (r *claimRequest) check() (c claimed, err error) {
-	c.fetching = r.Fetching
+	c.fetching, c.tried = r.Fetching, peersOf(r.Tried)
 	c.maxAge = time.Duration(min(r.MaxAge, 1<<32)) * time.Second
 	if r.Name == nil {
 		c.key, c.home = r.Key, keyHome(r.Key)
@@ -85,11 +86,21 @@ func (x *Exchange) known(c claimed) (claimReply, bool) {
 		if x.cfg.Backend.HasZip(s.Record.Digest) {
 			holders = append([]peer.ID{x.self}, holders...)
 		}
-		if len(holders) == 0 {
-			return claimReply{}, false // the record is known, but nobody is to get the bytes from
-		}
 	}
-	return claimReply{State: claimHolders, Envelope: s.Envelope, Holders: rawPeers(holders)}, true
+	reply := claimReply{State: claimHolders, Envelope: s.Envelope, Holders: rawPeers(holders)}
+	return reply, c.willDo(reply)
+}
+
+// willDo reports whether a result that is there already is of use: an answer
+// that is young enough, or a zip with a holder that was not tried in vain.
+func (c *claimed) willDo(r claimReply) bool {
+	switch {
+	case r.State == claimAnswer:
+		return time.Since(timeOf(r.At)) <= c.maxAge
+	case r.State == claimHolders && c.name.Kind == verify.Zip:
+		return len(except(peersOf(r.Holders), c.tried)) > 0
+	}
+	return true
 }
 
 // liveHolders returns the known holders that are members and not known to be
@@ -110,7 +121,7 @@ func (x *Exchange) enter(from peer.ID, c claimed) (*claimant, claimReply) {
 		return nil, r
 	}
 	who := newClaimant(from, c.key)
-	first := x.desk.claim(who, c.fetching, c.maxAge)
+	first := x.desk.claim(who, c.fetching, c.willDo)
 	if first.State != claimFetch && first.State != claimWait {
 		return nil, first
 	}

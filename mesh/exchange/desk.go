@@ -28,7 +28,8 @@ type desk struct {
 	mu       sync.Mutex // guards what follows, and all that it points to
 	claims   map[string]*claims
 	recalled map[string]recollection
-	bytes    int // of recalled
+	bytes    int  // of recalled
+	closed   bool // this node goes down: it hands nothing out any more
 }
 
 // claims is what goes on for one key. There is at least one fetcher, or it is
@@ -61,17 +62,14 @@ func newDesk(now func() time.Time) *desk {
 }
 
 // claim enters c and returns what it is told first: fetch, wait, or how the
-// claim ended a moment ago. fetching says that c fetches already, as its former
-// home peer told it to. maxAge bounds the answers that will do for c; it does
-// not matter for others.
-func (d *desk) claim(c *claimant, fetching bool, maxAge time.Duration) claimReply {
+// claim ended a moment ago, if that will do for c. fetching says that c fetches
+// already, as its former home peer told it to.
+func (d *desk) claim(c *claimant, fetching bool, willDo func(claimReply) bool) claimReply {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
-	if r, ok := d.recalled[c.key]; ok && now.Before(r.until) {
-		if r.result.State != claimAnswer || now.Sub(timeOf(r.result.At)) <= maxAge {
-			return r.result
-		}
+	if r, ok := d.recalled[c.key]; ok && now.Before(r.until) && willDo(r.result) {
+		return r.result
 	}
 	all := d.claims[c.key]
 	if all == nil {
@@ -96,6 +94,15 @@ func (d *desk) leave(c *claimant) {
 	}
 }
 
+// close stops handing out leases: those who wait will find another home peer,
+// and one told to fetch by a node that is gone would fetch beside whoever that
+// one tells.
+func (d *desk) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+}
+
 // replace takes away c's right to fetch alone: the next waiter is told to fetch,
 // or whoever claims next is. c may still report.
 func (d *desk) replace(c *claimant) { d.leave(c) }
@@ -104,7 +111,7 @@ func (d *desk) replace(c *claimant) { d.leave(c) }
 func (d *desk) remove(all *claims, c *claimant) {
 	all.fetchers = without(all.fetchers, c)
 	all.waiters = without(all.waiters, c)
-	if len(all.fetchers) > 0 {
+	if len(all.fetchers) > 0 || d.closed {
 		return
 	}
 	if len(all.waiters) == 0 {
@@ -211,4 +218,14 @@ func (d *desk) size() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.claims)
+}
+
+// waiting returns how many wait for key.
+func (d *desk) waiting(key string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if all := d.claims[key]; all != nil {
+		return len(all.waiters)
+	}
+	return 0
 }

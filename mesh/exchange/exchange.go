@@ -162,6 +162,7 @@ func (x *Exchange) Close() error {
 	}
 	x.closed = true
 	x.mu.Unlock()
+	x.desk.close()
 	for _, p := range protocols {
 		x.cfg.Host.RemoveStreamHandler(p.id)
 	}

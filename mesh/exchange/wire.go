@@ -147,6 +147,7 @@ type claimRequest struct {
 	Key      string    `cbor:"2,keyasint,omitempty"`
 	MaxAge   uint64    `cbor:"3,keyasint,omitempty"` // seconds; an answer younger than this will do
 	Fetching bool      `cbor:"4,keyasint,omitempty"` // the asker lost the home peer that told it to fetch
+	Tried    [][]byte  `cbor:"5,keyasint,omitempty"` // holders that the asker could not get it from
 }
 
 type claimState uint8

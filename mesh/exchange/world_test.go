@@ -173,17 +173,13 @@ func (w *world) connect() {
 	}
 }
 
-// stop ends an office as a killed process would: its connections go away.
+// stop ends an office in order.
 func (o *office) stop() {
 	o.up.Do(func() {
-		if err := o.host.Close(); err != nil {
-			o.t.Error(err)
-		}
-		if err := o.x.Close(); err != nil {
-			o.t.Error(err)
-		}
-		if err := o.store.Close(); err != nil {
-			o.t.Error(err)
+		for _, c := range []io.Closer{o.x, o.host, o.store} {
+			if err := c.Close(); err != nil {
+				o.t.Error(err)
+			}
 		}
 	})
 }
