@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 )
@@ -26,12 +27,12 @@ func (h *handler) answer(w *writer, r *http.Request, m meta, a *Answer) {
 	if tag := etag(a); tag != "" {
 		head["Etag"] = []string{tag}
 	}
-	switch {
-	case a.Stream != nil:
+	switch plain := isPlain(r); {
+	case a.Stream != nil && (plain || a.Content == nil):
 		h.stream(w, r, a)
 	case a.Content != nil:
 		h.content(w, r, a, a.Content)
-	case isPlain(r):
+	case plain:
 		writeData(w, r, a)
 	default:
 		h.content(w, r, a, bytes.NewReader(a.Data))
@@ -83,6 +84,10 @@ var acceptRanges = []string{"bytes"}
 // content writes what is held whole, and cuts the connection if it cannot be
 // read after all.
 func (h *handler) content(w *writer, r *http.Request, a *Answer, content io.ReadSeeker) {
+	if f, ok := content.(*os.File); ok { // a short file ends below Content-Length, so that the server cuts the connection
+		http.ServeContent(w, r, "", a.Modtime, f)
+		return
+	}
 	c := &watched{ReadSeeker: content}
 	http.ServeContent(w, r, "", a.Modtime, c)
 	if c.err != nil {
@@ -104,10 +109,16 @@ func (c *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// stream writes content that is still arriving. Ranges of it cannot be had, so
-// the answer is whole, as the standard allows.
+// stream writes content as it comes. If it is still arriving ranges cannot be
+// had, so the answer is whole, as the standard allows.
 func (h *handler) stream(w *writer, r *http.Request, a *Answer) {
 	head := w.Header()
+	if a.Content != nil {
+		head["Accept-Ranges"] = acceptRanges
+	}
+	if !a.Modtime.IsZero() {
+		head["Last-Modified"] = []string{a.Modtime.UTC().Format(http.TimeFormat)}
+	}
 	if tag := head["Etag"]; len(tag) > 0 && r.Header.Get("If-None-Match") == tag[0] {
 		w.WriteHeader(http.StatusNotModified)
 		return

@@ -41,13 +41,14 @@ type Options struct {
 	CachedOnly bool // answer from what is held; 404 if nothing is
 }
 
-// Answer is the content of a successful answer: exactly one of Data, Content
-// and Stream. The handler closes it once it is done with it.
+// Answer is the content of a successful answer: one of Data, Content and Stream,
+// or Content with a Stream that writes all of it faster than it can be read. The
+// handler closes it once it is done with it.
 type Answer struct {
 	Data    []byte        // small content; not changed afterwards. nil is empty content if Content and Stream are nil too
-	Content io.ReadSeeker // large content that is held whole; Range works
-	// Stream writes content that is still arriving, and only verified bytes. It
-	// stops when a write fails. An error from it after the first byte cuts the
+	Content io.ReadSeeker // large content that is held whole; Range works; an *os.File is sent by the kernel
+	// Stream writes content that may still be arriving, and only verified bytes.
+	// It stops when a write fails. An error from it after the first byte cuts the
 	// connection, so that no client takes a part for the whole.
 	Stream io.WriterTo
 	Size   int64 // of Stream in bytes; negative if not known

@@ -3,6 +3,7 @@ package protocol
 import (
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -107,8 +108,9 @@ func (h *handler) parse(r *http.Request) (Request, *http.Request, error) {
 	if err != nil {
 		return req, r, err
 	}
-	if v := r.Header["Disable-Module-Fetch"]; len(v) > 0 && (v[0] == "true" || v[0] == "1") {
-		req.CachedOnly = true
+	if v := r.Header["Disable-Module-Fetch"]; len(v) > 0 {
+		disabled, err := strconv.ParseBool(v[0])
+		req.CachedOnly = req.CachedOnly || disabled && err == nil
 	}
 	if hops != "" {
 		r = r.WithContext(WithHops(r.Context(), hops))
