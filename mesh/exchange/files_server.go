@@ -136,7 +136,9 @@ func unpackListing(frame, dict []byte, size uint64) ([]byte, error) {
 	if size > verify.MaxListing {
 		return nil, fmt.Errorf("listing of %d bytes: at most %d allowed", size, verify.MaxListing)
 	}
-	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, 1)),
+	// The decoder cuts its window to the memory that it may take, and refuses
+	// frames when that is less than the least window there is.
+	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, zstd.MinWindowSize)),
 		zstd.WithDecoderMaxWindow(16 << 20)}
 	if len(dict) > 0 {
 		opts = append(opts, zstd.WithDecoderDictRaw(listingDict, dict))
