@@ -9,7 +9,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/protocol/upstream"
 	"github.com/meshproxy/meshproxy/store"
@@ -84,17 +83,12 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 
 // accept is the door for a record that another office handed over: package
 // verify says whether it convinces. The files of a zip come later, and only as
-// far as they hash to it.
+// far as they hash to it. A second content for a name is a *store.ConflictError.
 func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error {
 	if err := n.trust().CheckSigned(ctx, s); err != nil {
 		return refused(s.Record.Name, err)
 	}
-	err := n.commit(ctx, s, nil)
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
-		return fmt.Errorf("%w: %w", err, &exchange.ConflictError{Have: conflict.Have})
-	}
-	return err
+	return n.commit(ctx, s, nil)
 }
 
 // refused says with which status a client hears that bytes were not admitted:

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/protocol/upstream"
 	"github.com/meshproxy/meshproxy/verify"
@@ -77,10 +78,10 @@ func (n *Node) notObtained(name string, meshErr, err error) error {
 
 // onlyMesh is the error of an office that takes modules from other offices only.
 func (n *Node) onlyMesh(name string, meshErr error) error {
-	if known, reached := n.reach(); reached < known {
-		return protocol.Unavailable("%s: %s (%d of %d other offices are connected); upstream: off", name, n.meshText(meshErr), reached, known)
+	if known, reached := n.reach(); known == 0 || reached == known && errors.Is(meshErr, exchange.ErrUnknown) {
+		return protocol.NotFound("%s: %s; upstream: off", name, n.meshText(meshErr))
 	}
-	return protocol.NotFound("%s: %s; upstream: off", name, n.meshText(meshErr))
+	return protocol.Unavailable("%s: %s; upstream: off", name, n.meshText(meshErr))
 }
 
 // isAnswer reports whether an error is what the upstream had to say about a

@@ -222,11 +222,11 @@ func (n *Node) meshText(err error) string {
 	case reached == 0:
 		return fmt.Sprintf("none of the %d other offices is connected", known)
 	case errors.Is(err, exchange.ErrUnknown):
-		return fmt.Sprintf("none of the %d connected offices has it", reached)
+		return fmt.Sprintf("none of the %d connected offices has it (%d are known)", reached, known)
 	case err == nil:
 		return fmt.Sprintf("%d of %d other offices are connected", reached, known)
 	}
-	return "other offices: " + err.Error()
+	return fmt.Sprintf("%d of %d other offices are connected: %s", reached, known, err)
 }
 
 // askMesh puts one batch to the mesh.

@@ -72,6 +72,18 @@ func hostOffice() string {
 
 const upstreamOff = "off"
 
+// ConfigError says that a field of Config cannot be meant, as opposed to what
+// cannot be had.
+type ConfigError struct {
+	Field string // in lower case: "upstream"
+	Err   error
+}
+
+func (e *ConfigError) Error() string { return e.Field + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
 // Node is one office. New makes it, Run serves, Close ends it. It implements
 // protocol.Backend, exchange.Backend and Control.
 type Node struct {
@@ -155,7 +167,7 @@ func (n *Node) openStore(ctx context.Context) error {
 func (n *Node) openListener(context.Context) error {
 	var err error
 	if n.http, err = net.Listen("tcp", n.cfg.Listen); err != nil {
-		return fmt.Errorf("--listen %s: %w", n.cfg.Listen, err)
+		return fmt.Errorf("serve the go command: %w", err)
 	}
 	n.later(func() error { return notClosed(n.http.Close()) })
 	return nil
@@ -171,7 +183,7 @@ func notClosed(err error) error {
 func (n *Node) openUpstreams(context.Context) error {
 	spec, err := verify.ParseSpec(n.cfg.SumDB)
 	if err != nil {
-		return fmt.Errorf("--sumdb: %w", err)
+		return &ConfigError{"sumdb", err}
 	}
 	databases := map[string]string{}
 	if !spec.Off {
@@ -189,7 +201,7 @@ func (n *Node) openUpstreams(context.Context) error {
 		NoProxy: n.cfg.NoProxy, Databases: databases, Log: n.log,
 	})
 	if err != nil {
-		return fmt.Errorf("--upstream: %w", err)
+		return &ConfigError{"upstream", err}
 	}
 	n.later(n.upstreams.Close)
 	return nil
@@ -236,16 +248,32 @@ func (n *Node) openControl(context.Context) error {
 // Run serves until ctx ends, or something fails that the node cannot do without.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	// What is behind the servers ends after them: answers under way may need it.
+	// When it fails, they end too.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	behind, background := errgroup.WithContext(life)
+	behind.Go(func() error { return n.mesh.Run(background) })
+	behind.Go(func() error { return n.saveAddrs(background) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-background.Done():
+			return context.Cause(background)
+		}
+	})
 	handler := protocol.NewHandler(n, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log})
 	n.serve(ctx, g, n.http, protocol.NewServer(handler, n.log))
 	n.serve(ctx, g, n.control, &http.Server{Handler: controlHandler(n), ReadHeaderTimeout: controlTimeout})
-	g.Go(func() error { return n.mesh.Run(ctx) })
-	g.Go(func() error { return n.store.Run(ctx) })
-	g.Go(func() error { return n.saveAddrs(ctx) })
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	err := g.Wait()
+	n.news.close()
+	end()
+	err = errors.Join(err, behind.Wait())
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // serve runs an HTTP server until ctx ends; then answers under way get a moment.

@@ -11,9 +11,11 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 
 	"github.com/meshproxy/meshproxy/mesh"
 	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/mesh/member"
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -53,8 +55,13 @@ func (n *Node) openMesh(context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, a := range n.cfg.P2P {
+		if _, err := multiaddr.NewMultiaddr(a); err != nil {
+			return &ConfigError{"p2p", err}
+		}
+	}
 	if n.mesh, err = mesh.New(meshConfig(n.cfg, key, n.store)); err != nil {
-		return fmt.Errorf("--p2p: %w", err)
+		return err
 	}
 	n.later(n.mesh.Close)
 	if n.pins, err = loadPins(n.store); err != nil {
@@ -198,8 +205,13 @@ func (n *Node) Peers(context.Context) ([]Peer, error) { return peersOf(n.mesh), 
 func peersOf(m *mesh.Mesh) []Peer {
 	var list []Peer
 	for _, p := range m.Peers() {
-		list = append(list, Peer{})
-		_ = p
+		if p.Self {
+			continue
+		}
+		list = append(list, Peer{
+			ID: p.Peer.String(), Office: p.Office, Role: p.Role.String(), Connected: p.Way != mesh.Away, How: string(p.Way),
+			RTT: p.RTT, Addr: p.Addr, Seen: p.LastSeen, Expires: p.Expires,
+		})
 	}
 	return list
 }
@@ -259,6 +271,14 @@ func vouchText(v verify.Vouch) string {
 // Invite implements Control.
 func (n *Node) Invite(_ context.Context, inv Invitation) (string, error) {
 	return invite(n.mesh, inv)
+}
+
+func invite(m *mesh.Mesh, inv Invitation) (string, error) {
+	role, err := member.ParseRole(inv.Role)
+	if err != nil {
+		return "", err
+	}
+	return m.Invite(mesh.InviteOptions{Role: role, Office: inv.Office, TTL: inv.TTL, Uses: inv.Uses})
 }
 
 // Join implements Control.

@@ -20,7 +20,7 @@ import (
 // anybody. It implements exchange.Backend.
 type peerSide struct{ n *Node }
 
-// absent turns the store's "not found" into the exchange's.
+// absent turns the store's "not found" into the one of the interfaces above it.
 func absent(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
@@ -33,7 +33,7 @@ func absent(err error) error {
 func (s peerSide) Record(name verify.Name) (*verify.Signed, error) {
 	signed, err := s.n.store.Record(name)
 	if err != nil {
-		return nil, absent(err)
+		return nil, err
 	}
 	if signed.Record.Mesh == s.n.mesh.MeshID() {
 		return signed, nil
@@ -48,14 +48,12 @@ func (s peerSide) HasZip(root verify.Digest) bool { return s.n.store.HasZip(root
 
 // Listing implements exchange.Backend.
 func (s peerSide) Listing(root verify.Digest) ([]byte, error) {
-	text, err := s.n.store.Listing(root)
-	return text, absent(err)
+	return s.n.store.Listing(root)
 }
 
 // OpenRaw implements exchange.Backend.
 func (s peerSide) OpenRaw(sum verify.Digest) (store.RawFile, io.ReadCloser, error) {
-	f, r, err := s.n.store.OpenRaw(sum)
-	return f, r, absent(err)
+	return s.n.store.OpenRaw(sum)
 }
 
 // PutRaw implements exchange.Backend.
@@ -73,8 +71,7 @@ func (s peerSide) Answer(key string) (value []byte, at time.Time, err error) {
 	if name, sub, ok := strings.Cut(key, sumdbInfix); ok {
 		return s.sumdb(name, sub)
 	}
-	value, at, err = s.n.store.Mutable(key)
-	return value, at, absent(err)
+	return s.n.store.Mutable(key)
 }
 
 // sumdb answers from the cache of a checksum database. What is there does not
@@ -85,7 +82,7 @@ func (s peerSide) sumdb(name, sub string) ([]byte, time.Time, error) {
 	}
 	data, err := s.n.trust().SumDB(context.Background(), name, sub, verify.ServeOptions{CachedOnly: true})
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+		return nil, time.Time{}, err
 	}
 	return data, time.Now(), nil
 }

@@ -30,11 +30,11 @@ func withConfig(c *cli.Context) error {
 	}
 	values, err := readConfig(path)
 	if err != nil {
-		return fmt.Errorf("configuration file %s: %w", path, err)
+		return misuse("configuration file %s: %w", path, err)
 	}
 	for key, value := range values {
 		if err := applyConfig(c, key, value); err != nil {
-			return fmt.Errorf("configuration file %s: %w", path, err)
+			return misuse("configuration file %s: %w", path, err)
 		}
 	}
 	return nil
@@ -100,11 +100,11 @@ func applyConfig(c *cli.Context, key string, value any) error {
 		return nil
 	}
 	text, err := configText(value)
-	if err == nil {
-		err = c.Set(key, text)
-	}
 	if err != nil {
 		return fmt.Errorf("key %q: %w", key, err)
+	}
+	if err := c.Set(key, text); err != nil {
+		return fmt.Errorf("key %q: invalid value %q: %w", key, text, err)
 	}
 	return nil
 }

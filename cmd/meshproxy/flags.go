@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/meshproxy/meshproxy/mesh"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 
 // env names the variable that stands for a flag.
 func env(flag string) []string {
-	return []string{"MESHPROXY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+	return []string{envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
 }
 
 func configFlag() cli.Flag {
@@ -29,7 +31,10 @@ func configFlag() cli.Flag {
 	}
 }
 
-const flagConfig = "config"
+const (
+	flagConfig = "config"
+	envPrefix  = "MESHPROXY_"
+)
 
 func dataFlag() cli.Flag {
 	return &cli.StringFlag{
@@ -57,8 +62,8 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 		},
 		&cli.StringSliceFlag{
 			Name: "p2p", EnvVars: env("p2p"), Category: catMesh,
-			Value:       cli.NewStringSlice(defaultP2P()...),
-			DefaultText: strings.Join(defaultP2P(), ","),
+			Value:       cli.NewStringSlice(mesh.DefaultListen...),
+			DefaultText: strings.Join(mesh.DefaultListen, ","),
 			Usage:       "meet other offices at these addresses, each a `MULTIADDR`; port 0 chooses one",
 		},
 		&cli.StringFlag{
@@ -95,15 +100,6 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 		},
 	}
 	return append(atFlags(flags...), more...)
-}
-
-// defaultP2P listens on every interface, TCP first; QUIC is kept for hole
-// punching.
-func defaultP2P() []string {
-	return []string{
-		"/ip4/0.0.0.0/tcp/3001", "/ip6/::/tcp/3001",
-		"/ip4/0.0.0.0/udp/3001/quic-v1", "/ip6/::/udp/3001/quic-v1",
-	}
 }
 
 // defaultData is the directory in which this system keeps an application's data

@@ -23,7 +23,18 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	dropEmptyEnv()
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// dropEmptyEnv makes a variable that is set to nothing mean what it means to most
+// programs, the go command among them: that it is not set.
+func dropEmptyEnv() {
+	for _, kv := range os.Environ() {
+		if name, value, _ := strings.Cut(kv, "="); value == "" && strings.HasPrefix(name, envPrefix) {
+			os.Unsetenv(name)
+		}
+	}
 }
 
 const (
@@ -94,11 +105,11 @@ func commandName(c *cli.Context) string {
 // noCommand runs when the first argument names no command.
 func noCommand(c *cli.Context) error {
 	if name := c.Args().First(); name != "" {
-		near := cli.SuggestCommand(c.App.Commands, name)
-		if near != "" {
-			near = "; did you mean " + near + "?"
+		var names []string
+		for _, known := range c.App.Commands {
+			names = append(names, known.Name)
 		}
-		return misuse("there is no command %q%s", name, near)
+		return misuse("there is no command %q; did you mean %s?", name, nearest(name, names))
 	}
 	c.App.Writer = c.App.ErrWriter
 	if err := cli.ShowAppHelp(c); err != nil {

@@ -40,7 +40,13 @@ func TestScripts(t *testing.T) {
 			return setUp(env, string(archive))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "token": cmdToken,
+			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "sleep": cmdSleep, "token": cmdToken,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" { // who may write everywhere
+				return os.Getuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -176,6 +182,18 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	if resp.StatusCode != want {
 		ts.Fatalf("%s: status %d, want %d: %s", args[2], resp.StatusCode, want, &body)
 	}
+}
+
+// cmdSleep waits, for what only time can end.
+//
+//	sleep DURATION
+func cmdSleep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sleep DURATION")
+	}
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
 }
 
 // cmdLong sets a variable to a directory whose path is so many bytes long.

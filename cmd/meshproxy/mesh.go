@@ -36,7 +36,7 @@ Examples:
 			return withControl(c, func(ctl node.Control) error {
 				token, err := ctl.Invite(c.Context, inv)
 				if err != nil {
-					return fmt.Errorf("invite: %w", err)
+					return err
 				}
 				_, err = fmt.Fprintln(c.App.Writer, token)
 				return err
@@ -109,6 +109,5 @@ func printPeers(c *cli.Context, peers []node.Peer) error {
 		}
 		t.AppendRow([]any{p.Office, p.Role, state, rtt, agoText(p.Seen), p.ID, p.Addr})
 	}
-	t.Render()
-	return nil
+	return printTable(c.App.Writer, t)
 }

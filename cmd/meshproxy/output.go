@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -20,10 +21,10 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// newTable makes a table without frills that fits the terminal.
+// newTable makes a table without frills that fits the terminal; printTable
+// prints it.
 func newTable(w io.Writer, header ...any) table.Writer {
 	t := table.NewWriter()
-	t.SetOutputMirror(w)
 	style := table.StyleDefault
 	style.Options = table.OptionsNoBordersAndSeparators
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
@@ -34,6 +35,16 @@ func newTable(w io.Writer, header ...any) table.Writer {
 		t.AppendHeader(table.Row(header))
 	}
 	return t
+}
+
+// printTable writes t without the blanks that pad its last column.
+func printTable(w io.Writer, t table.Writer) error {
+	var b strings.Builder
+	for line := range strings.Lines(t.Render()) {
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // terminalWidth is the number of columns of the terminal that w is, 0 (no limit)

@@ -96,6 +96,10 @@ func serve(c *cli.Context, token string) error {
 		return err
 	}
 	n, err := node.New(c.Context, cfg)
+	var wrong *node.ConfigError
+	if errors.As(err, &wrong) {
+		return misuse("--%w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -136,7 +140,7 @@ func printWelcome(w io.Writer, st *node.Status) {
 	t.AppendRow([]any{"mesh addresses", strings.Join(st.P2P, "\n")})
 	t.AppendRow([]any{"upstreams", strings.Join(st.Upstreams, ", ")})
 	t.AppendRow([]any{"add an office", "meshproxy invite --data " + st.Data + "   prints a TOKEN; there: meshproxy join TOKEN"})
-	t.Render()
+	printTable(w, t)
 	fmt.Fprintln(w)
 }
 

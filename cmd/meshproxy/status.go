@@ -90,8 +90,7 @@ func printStatus(c *cli.Context, st *node.Status) error {
 		row("errors", st.Errors)
 	}
 	row("conflicts", st.Conflicts)
-	t.Render()
-	return nil
+	return printTable(c.App.Writer, t)
 }
 
 func parens(s string) string {
@@ -147,6 +146,5 @@ func listReleases(c *cli.Context, ctl node.Control, prefix string) error {
 		t.AppendRow([]any{r.Path, r.Version.Version, strings.Join(r.Files, " "), bytesText(r.Size),
 			r.Fetched.Local().Format(time.DateTime), r.Office, r.Source, r.Vouched})
 	}
-	t.Render()
-	return nil
+	return printTable(c.App.Writer, t)
 }
