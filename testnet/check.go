@@ -1,0 +1,150 @@
+package testnet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/testnet/outside"
+)
+
+// maxAnswer bounds what Get reads: more than the largest module zip.
+const maxAnswer = 501 << 20
+
+// Get asks an office for a path below its URL and returns status and body.
+func (o *Office) Get(path string) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.url+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := o.net.http.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return resp.StatusCode, body, err
+}
+
+// MustGet is Get for an answer that must be there.
+func (o *Office) MustGet(path string) []byte {
+	o.net.t.Helper()
+	status, body, err := o.Get(path)
+	if err != nil || status != http.StatusOK {
+		o.net.t.Fatalf("office %s: GET %s: status %d, %v: %s", o.Name, path, status, err, body)
+	}
+	return body
+}
+
+// Releases lists what the office holds.
+func (o *Office) Releases() []node.Release {
+	o.net.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var list []node.Release
+	err := o.node.Releases(ctx, "", func(r node.Release) error {
+		list = append(list, r)
+		return nil
+	})
+	if err != nil {
+		o.net.t.Fatalf("office %s: ls: %v", o.Name, err)
+	}
+	return list
+}
+
+// statement is what an office says of one file: its hash, as far as it has one.
+type statement struct{ office, hash string }
+
+// Check walks every running office: each file of each release that it lists can
+// be had from it, hashes to what it says, and is the same at every other office.
+func (n *Net) Check() {
+	n.t.Helper()
+	said := map[string]statement{}
+	for _, o := range n.offices {
+		if !o.Running() {
+			continue
+		}
+		for _, r := range o.Releases() {
+			for _, kind := range r.Files {
+				n.checkFile(o, r, kind, said)
+			}
+		}
+	}
+}
+
+func (n *Net) checkFile(o *Office, r node.Release, kind string, said map[string]statement) {
+	n.t.Helper()
+	path, err := FilePath(r.Version, kind)
+	if err != nil {
+		n.t.Errorf("office %s lists %s: %v", o.Name, r.Version, err)
+		return
+	}
+	status, body, err := o.Get("/cached-only" + path)
+	if err != nil || status != http.StatusOK {
+		n.t.Errorf("office %s lists %s but answers %d, %v: %.300s", o.Name, path, status, err, body)
+		return
+	}
+	hash, err := hashFile(r, kind, body)
+	if err != nil {
+		n.t.Errorf("office %s: %s: %v", o.Name, path, err)
+		return
+	}
+	if first, ok := said[path]; ok && first.hash != hash {
+		n.t.Errorf("%s is %s at office %s and %s at office %s", path, first.hash, first.office, hash, o.Name)
+	} else if !ok {
+		said[path] = statement{o.Name, hash}
+	}
+}
+
+// hashFile computes what the go command would, and compares it with what the
+// office says of the release.
+func hashFile(r node.Release, kind string, body []byte) (string, error) {
+	switch kind {
+	case "info":
+		var info struct{ Version string }
+		if err := json.Unmarshal(body, &info); err != nil || info.Version != r.Version.Version {
+			return "", fmt.Errorf("info is of version %q, %v", info.Version, err)
+		}
+		return string(body), nil
+	case "mod":
+		return outside.HashMod(body)
+	}
+	h1, err := outside.HashZip(body)
+	if err == nil && h1 != r.H1 {
+		err = fmt.Errorf("zip hashes to %s, the office says %s", h1, r.H1)
+	}
+	return h1, err
+}
+
+// FilePath is the URL path of one file of a release: kind is info, mod or zip.
+func FilePath(m module.Version, kind string) (string, error) {
+	path, err := module.EscapePath(m.Path)
+	if err != nil {
+		return "", err
+	}
+	version, err := module.EscapeVersion(m.Version)
+	if err != nil {
+		return "", err
+	}
+	return "/" + path + "/@v/" + version + "." + kind, nil
+}
+
+// CheckOnce holds the economy of first fetches: no file of a release was asked of
+// the upstream more than once, by however many offices.
+func (n *Net) CheckOnce(upstream *outside.Server) {
+	n.t.Helper()
+	for path, times := range upstream.Repeated() {
+		if slices.ContainsFunc([]string{".info", ".mod", ".zip"}, func(s string) bool { return strings.HasSuffix(path, s) }) {
+			n.t.Errorf("the upstream was asked %d times for %s", times, path)
+		}
+	}
+}
