@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/meshproxy/meshproxy/mesh/member"
 )
@@ -93,7 +95,9 @@ func (m *Mesh) Invite(o InviteOptions) (string, error) {
 
 // tokenHints names this node and other members in touch, any of which enrols.
 func (m *Mesh) tokenHints() []member.Hint {
-	hints := []member.Hint{hintOf(m.signer.Public, m.host.Addrs())}
+	// Relays serve members only, so their addresses do not help who joins.
+	direct := slices.DeleteFunc(m.host.Addrs(), func(a ma.Multiaddr) bool { return hasProtocol(a, ma.P_CIRCUIT) })
+	hints := []member.Hint{hintOf(m.signer.Public, direct)}
 	for _, h := range m.peers.hints() {
 		if len(hints) < inviteHints {
 			hints = append(hints, h)

@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -49,7 +51,13 @@ const (
 	rateMemoryPeriod = time.Minute
 )
 
-func newHost(cfg *Config, g *gate) (host.Host, error) {
+// observers is how many members must have seen an external address of this node
+// before it tells others of it. libp2p wants four, more than a small mesh has.
+var observers = sync.OnceFunc(func() { observedaddrs.ActivationThresh = 1 })
+
+// newHost starts listening. relayed gives the addresses through relays.
+func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, error) {
+	observers()
 	resources, err := newResources(cfg)
 	if err != nil {
 		return nil, err
@@ -72,20 +80,25 @@ func newHost(cfg *Config, g *gate) (host.Host, error) {
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout)),
 		libp2p.DialRanker(rankDials),
-		libp2p.Ping(false), // members have their own
-		libp2p.DisableRelay(),
+		libp2p.Ping(false),          // members have their own
+		libp2p.EnableRelay(),        // the transport; the service is in relay.go
+		libp2p.EnableHolePunching(), // from a relayed connection to a direct one
+		libp2p.EnableNATService(),   // answers members' AutoNAT
 	}
 	announce, err := parseAddrs(cfg.Announce)
 	if err != nil {
 		return nil, err
 	}
 	options = append(options, libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr {
-		return append(advertised(found), announce...)
+		return slices.Concat(advertised(found), announce, relayed())
 	}))
 	if cfg.Metrics == nil {
 		options = append(options, libp2p.DisableMetrics())
 	} else {
 		options = append(options, libp2p.PrometheusRegisterer(cfg.Metrics))
+	}
+	if cfg.BehindNAT {
+		options = append(options, libp2p.ForceReachabilityPrivate())
 	}
 	if cfg.PortMap {
 		options = append(options, libp2p.NATPortMap())

@@ -70,17 +70,28 @@ func (m *Mesh) joinAny(ctx context.Context, t *member.Token) (*place, peer.ID, e
 		if err == nil {
 			return p, ai.ID, nil
 		}
-		for _, final := range []error{member.ErrTokenExpired, member.ErrTokenUsed, member.ErrTokenRevoked, ErrRemoved} {
-			if errors.Is(err, final) {
-				return nil, "", err
-			}
+		if isFinal(err) {
+			return nil, "", err
 		}
 		tried = append(tried, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, "", fmt.Errorf("%w: tried %d: %w", ErrNotReachable, len(tried), joinErrors(tried))
+	if !m.cfg.NoLAN && ctx.Err() == nil {
+		p, via, err := m.joinLAN(ctx, t)
+		if err == nil || isFinal(err) {
+			return p, via, err
+		}
+		tried = append(tried, err)
+	}
+	return nil, "", fmt.Errorf("%w: %w", ErrNotReachable, joinErrors(tried))
+}
+
+// isFinal reports whether a refusal holds for every member.
+func isFinal(err error) bool {
+	return errors.Is(err, member.ErrTokenExpired) || errors.Is(err, member.ErrTokenUsed) ||
+		errors.Is(err, member.ErrTokenRevoked) || errors.Is(err, ErrRemoved)
 }
 
 // joinErrors is errors.Join on one line.

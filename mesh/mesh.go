@@ -42,6 +42,7 @@ type Mesh struct {
 	session  atomic.Pointer[session]
 
 	peers   *peerBook
+	relays  *relays
 	hellos  singleflight.Group
 	syncs   singleflight.Group
 	greeted sync.Map      // peer.ID: knows this node as a member
@@ -83,7 +84,11 @@ func (m *Mesh) start() error {
 			return err
 		}
 	}
-	if m.host, err = newHost(&m.cfg, m.gate); err != nil {
+	m.relays = newRelays(m.gate)
+	if m.host, err = newHost(&m.cfg, m.gate, m.relays.addrs); err != nil {
+		return err
+	}
+	if err := m.relays.serve(m.host); err != nil {
 		return err
 	}
 	m.members = &memberHost{Host: m.host, m: m, handlers: map[string]network.StreamHandler{}}
@@ -110,7 +115,7 @@ func (m *Mesh) Close() error {
 			err = errors.Join(err, m.peers.save())
 		}
 		if m.host != nil {
-			err = errors.Join(err, m.host.Close())
+			err = errors.Join(err, m.relays.close(), m.host.Close())
 		}
 		m.wg.Wait()
 	})
@@ -125,6 +130,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.redialLoop(ctx) })
 	g.Go(func() error { return m.gossipLoop(ctx) })
+	g.Go(func() error { return m.relayLoop(ctx) })
 	g.Go(func() error { return m.tickLoop(ctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -302,6 +308,7 @@ func (m *Mesh) notifiee() network.Notifiee {
 				return
 			}
 			m.greeted.Delete(p)
+			m.relays.lost(p)
 			if s := m.session.Load(); s != nil {
 				// kad-dht itself drops a peer only after failed queries, and
 				// lookups wait on each dead one.

@@ -47,7 +47,6 @@ type contact struct {
 	next    time.Time      // no dial before
 	dialing bool
 	rtt     time.Duration
-	lan     bool // found by mDNS
 }
 
 type peersState struct {
@@ -225,7 +224,8 @@ func (b *peerBook) due(now time.Time) []peer.ID {
 		}
 	}
 	for _, p := range targets {
-		if p != b.m.host.ID() && b.m.host.Network().Connectedness(p) != network.Connected {
+		if p != b.m.host.ID() &&
+			(b.m.host.Network().Connectedness(p) != network.Connected || onlyRelayed(b.m.host, p)) {
 			away = append(away, p)
 		}
 	}
@@ -237,6 +237,9 @@ func (b *peerBook) due(now time.Time) []peer.ID {
 		c := b.of(p)
 		c.dialing = true
 		wait := min(most, redialFirst<<min(c.failed, 10))
+		if b.m.host.Network().Connectedness(p) == network.Connected {
+			wait = directEvery
+		}
 		c.next = now.Add(wait/2 + rand.N(wait))
 		c.failed++
 	}
@@ -292,6 +295,10 @@ func (m *Mesh) redialLoop(ctx context.Context) error {
 func (m *Mesh) dial(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
+	if onlyRelayed(m.host, p) {
+		m.dialDirect(ctx, p)
+		return
+	}
 	addrs := m.peers.addrs(p)
 	if len(addrs) == 0 {
 		return

@@ -48,8 +48,12 @@ type session struct {
 // meshPrefix begins the protocols of a mesh. It tells one mesh from another, and
 // nothing about the key.
 func meshPrefix(mesh member.Key) string {
+	return protocolRoot + "/" + meshTag(mesh)
+}
+
+func meshTag(mesh member.Key) string {
 	sum := sha256.Sum256(append([]byte("meshproxy protocols of "), mesh[:]...))
-	return protocolRoot + "/" + hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum[:6])
 }
 
 func (s *session) protocol(id protocol.ID) protocol.ID { return protocol.ID(s.prefix) + id }
@@ -100,6 +104,7 @@ func (m *Mesh) enter(p *place) error {
 	m.host.SetStreamHandler(s.protocol(joinID), m.serveJoin)
 	m.host.SetStreamHandler(s.protocol(syncID), m.serveSync)
 	m.host.SetStreamHandler(s.protocol(pingID), m.servePing)
+	m.startLAN(s)
 	m.dismiss(gone)
 	signal(m.redial)
 	m.log.Info("in a mesh", "mesh", s.key, "node", m.host.ID(), "office", p.self.Grant().Office,

@@ -1,0 +1,220 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// How members relay for each other. The limits are those of a mesh: the ones
+// that libp2p has are for strangers.
+const (
+	relayPlaces    = 3 // members that keep a place for this node
+	relayEvery     = 2 * time.Second
+	relayTTL       = time.Hour
+	relayRenew     = 10 * time.Minute // before a place runs out
+	relayTime      = 5 * time.Second
+	relayClients   = 1024
+	relayCircuits  = 256 // of one member
+	relayBuffer    = 64 << 10
+	directEvery    = 30 * time.Second // between attempts to do without the relay
+	circuitPattern = "/p2p/%s/p2p-circuit"
+)
+
+// relays serves as a relay for members, and keeps places at some of them while
+// this node may be out of reach itself.
+type relays struct {
+	gate    *gate
+	service *relay.Relay
+
+	mu     sync.Mutex // guards all below
+	held   map[peer.ID]time.Time
+	public network.Reachability
+}
+
+func newRelays(g *gate) *relays { return &relays{gate: g, held: map[peer.ID]time.Time{}} }
+
+// AllowReserve gives members a place.
+func (r *relays) AllowReserve(p peer.ID, _ ma.Multiaddr) bool { return r.gate.isMember(p) }
+
+// AllowConnect relays between members.
+func (r *relays) AllowConnect(src peer.ID, _ ma.Multiaddr, dest peer.ID) bool {
+	return r.gate.isMember(src) && r.gate.isMember(dest)
+}
+
+func (r *relays) serve(h host.Host) error {
+	var err error
+	r.service, err = relay.New(h,
+		relay.WithResources(relay.Resources{
+			ReservationTTL: relayTTL, MaxReservations: relayClients, MaxCircuits: relayCircuits,
+			BufferSize: relayBuffer, MaxReservationsPerPeer: 1,
+			MaxReservationsPerIP: relayClients, MaxReservationsPerASN: relayClients,
+		}), // no Limit: a member may send as much as it has to
+		relay.WithACL(r),
+		relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true }),
+	)
+	if err != nil {
+		return fmt.Errorf("start relaying: %w", err)
+	}
+	return nil
+}
+
+func (r *relays) close() error {
+	if r.service == nil {
+		return nil
+	}
+	return r.service.Close()
+}
+
+// addrs are where this node is reached through members. The relay's own address
+// is left out: who dials is a member, and knows it.
+func (r *relays) addrs() []ma.Multiaddr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []ma.Multiaddr
+	for _, p := range slices.Sorted(maps.Keys(r.held)) {
+		if a, err := ma.NewMultiaddr(fmt.Sprintf(circuitPattern, p)); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (r *relays) lost(p peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.held, p)
+}
+
+// relayLoop keeps places at members for as long as AutoNAT does not say that
+// this node is in reach of everybody.
+func (m *Mesh) relayLoop(ctx context.Context) error {
+	sub, err := m.host.EventBus().Subscribe(new(event.EvtLocalReachabilityChanged))
+	if err != nil {
+		return fmt.Errorf("watch reachability: %w", err)
+	}
+	defer sub.Close()
+	tick := time.NewTicker(relayEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-sub.Out():
+			if e, ok := e.(event.EvtLocalReachabilityChanged); ok {
+				m.relays.mu.Lock()
+				m.relays.public = e.Reachability
+				m.relays.mu.Unlock()
+			}
+		case <-tick.C:
+			m.keepPlaces(ctx, time.Now())
+		}
+	}
+}
+
+// Reachability is what AutoNAT found: whether others can dial this node.
+func (m *Mesh) Reachability() network.Reachability {
+	m.relays.mu.Lock()
+	defer m.relays.mu.Unlock()
+	return m.relays.public
+}
+
+func (m *Mesh) keepPlaces(ctx context.Context, now time.Time) {
+	if !m.cfg.BehindNAT && m.Reachability() == network.ReachabilityPublic {
+		return
+	}
+	m.relays.mu.Lock()
+	held := maps.Clone(m.relays.held)
+	m.relays.mu.Unlock()
+	good := 0
+	for _, until := range held {
+		if until.Sub(now) > relayRenew {
+			good++
+		}
+	}
+	for _, p := range m.relayCandidates() {
+		if good >= relayPlaces {
+			return
+		}
+		if until, ok := held[p]; ok && until.Sub(now) > relayRenew {
+			continue
+		}
+		if err := m.reserve(ctx, p); err != nil {
+			m.log.Debug("ask for a place at a relay", "peer", p, "err", err)
+			continue
+		}
+		good++
+	}
+}
+
+// relayCandidates are members that this node has dialled itself, so that others
+// can most likely dial them too.
+func (m *Mesh) relayCandidates() []peer.ID {
+	var out []peer.ID
+	for _, p := range m.Connected() {
+		for _, c := range m.host.Network().ConnsToPeer(p) {
+			if c.Stat().Direction == network.DirOutbound && wayOf(c) != Relayed {
+				out = append(out, p)
+				break
+			}
+		}
+	}
+	return out
+}
+
+func (m *Mesh) reserve(ctx context.Context, p peer.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, relayTime)
+	defer cancel()
+	if err := m.introduce(ctx, p); err != nil {
+		return err
+	}
+	got, err := client.Reserve(ctx, m.host, peer.AddrInfo{ID: p})
+	if err != nil {
+		return fmt.Errorf("reserve at %s: %w", p, err)
+	}
+	m.relays.mu.Lock()
+	defer m.relays.mu.Unlock()
+	m.relays.held[p] = got.Expiration
+	return nil
+}
+
+// dialDirect tries to do without the relay between this node and p.
+func (m *Mesh) dialDirect(ctx context.Context, p peer.ID) {
+	addrs := slices.DeleteFunc(m.peers.addrs(p), func(a ma.Multiaddr) bool { return hasProtocol(a, ma.P_CIRCUIT) })
+	if len(addrs) == 0 {
+		return
+	}
+	m.host.Peerstore().AddAddrs(p, addrs, peerstore.TempAddrTTL)
+	clearBackoff(m.host, p)
+	ctx = network.WithForceDirectDial(ctx, "instead of a relay")
+	if err := m.host.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
+		if !errors.Is(err, context.Canceled) {
+			m.log.Debug("no direct way to a member", "peer", p, "err", err)
+		}
+		return
+	}
+	for _, c := range m.host.Network().ConnsToPeer(p) {
+		if wayOf(c) == Relayed {
+			c.Close()
+		}
+	}
+}
+
+// onlyRelayed reports whether p is connected, through relays alone.
+func onlyRelayed(h host.Host, p peer.ID) bool {
+	conns := h.Network().ConnsToPeer(p)
+	return len(conns) > 0 && !slices.ContainsFunc(conns, func(c network.Conn) bool { return wayOf(c) != Relayed })
+}
