@@ -160,7 +160,7 @@ type Accounting struct {
 	Shared      int64 `cbor:"4,keyasint"`  // files that two or more zips hold
 	SharedBytes int64 `cbor:"5,keyasint"`  // their streams, each once
 	Zips        int64 `cbor:"6,keyasint"`  // zips held whole
-	ZipBytes    int64 `cbor:"7,keyasint"`  // their sizes as served: what a pile of zips would take
+	ZipBytes    int64 `cbor:"7,keyasint"`  // their sizes, as served: what a pile of zips would take
 	Wanted      int64 `cbor:"8,keyasint"`  // files named by a listing and not come yet
 	Damaged     int64 `cbor:"9,keyasint"`  // files in quarantine
 	Infos       int64 `cbor:"10,keyasint"` // records of .info files

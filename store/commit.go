@@ -9,6 +9,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
 )
 
@@ -142,6 +143,12 @@ func (c *commit) apply(t *tx) error {
 		if err := c.admit(t, k); err != nil {
 			return err
 		}
+	case errors.Is(err, ErrDamaged):
+		// What it said is lost. The new record takes its place, or the name could
+		// never be served again.
+		if err := c.replace(t, k); err != nil {
+			return err
+		}
 	case err != nil:
 		return err
 	default:
@@ -168,6 +175,17 @@ func (c *commit) admit(t *tx, k []byte) error {
 	}
 	t.acct.record(r.Name.Kind, c.signed.Envelope, 1)
 	return t.set(k, joinRecord(r.Digest, c.signed.Envelope))
+}
+
+// replace writes a record in place of a damaged one.
+func (c *commit) replace(t *tx, k []byte) error {
+	item, err := t.txn.Get(k)
+	if err != nil {
+		return damaged(describe(k), err)
+	}
+	c.s.o.Logger.Error("damaged record is replaced", "name", c.signed.Record.Name.String())
+	t.acct.RecordBytes += int64(len(c.signed.Envelope)) - (item.ValueSize() - int64(len(verify.Digest{})) - sealSize)
+	return t.set(k, joinRecord(c.signed.Record.Digest, c.signed.Envelope))
 }
 
 // hold makes a staged zip one that is held.
@@ -229,6 +247,15 @@ func getListing(txn *badger.Txn, root verify.Digest) (verify.Listing, error) {
 		return l, damaged("listing of "+root.H1(), err)
 	}
 	return l, nil
+}
+
+// getSums lists the files with content of a zip, each sum once.
+func getSums(txn *badger.Txn, root verify.Digest) ([]verify.File, error) {
+	l, err := getListing(txn, root)
+	if err != nil {
+		return nil, err
+	}
+	return modzip.Sums(l), nil
 }
 
 func getListingText(txn *badger.Txn, root verify.Digest) ([]byte, error) {

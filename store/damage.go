@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -74,6 +75,44 @@ func (s *Store) markBad(sum verify.Digest, reason string) {
 	}
 }
 
+// quarantineZip marks a zip whose listing is damaged. Its files may be good: to
+// stage the listing again is all that is needed.
+func (s *Store) quarantineZip(root verify.Digest, reason string) error {
+	const maxReason = 500
+	reason = reason[:min(len(reason), maxReason)]
+	now := s.o.Clock().Unix()
+	return s.do(context.Background(), write{entries: 1, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
+		held, err := t.has(digestKey(spaceZip, root))
+		if err != nil || !held {
+			return err
+		}
+		t.after = append(t.after, func() { s.markBad(root, reason) })
+		return t.set(digestKey(spaceDamage, root), stamped(now, []byte(reason)))
+	}})
+}
+
+// suspectZip is told of an error in reading a zip's listing.
+func (s *Store) suspectZip(root verify.Digest, found error) error {
+	if !errors.Is(found, ErrDamaged) || s.isBad(root) {
+		return found
+	}
+	err := s.view(func(txn *badger.Txn) error {
+		_, err := getListing(txn, root)
+		return err
+	})
+	if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotFound) {
+		return found
+	}
+	return errors.Join(found, s.quarantineZip(root, found.Error()))
+}
+
+func (s *Store) isBad(d verify.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.bad[d]
+	return ok
+}
+
 // healed takes a file out of quarantine, whose header was h and whose stream will
 // be f. When the new stream is another encoding of the same content, the layouts
 // that name the old one are out of date: a new epoch says so.
@@ -114,10 +153,10 @@ func (s *Store) anyBad(files []verify.File) bool {
 	return false
 }
 
-// Damage is a file in quarantine.
+// Damage is a file in quarantine, or a zip whose listing is.
 type Damage struct {
-	Sum    verify.Digest
-	Found  int64 // unix seconds
+	Sum    verify.Digest // of the file's content, or the root of the zip
+	Found  time.Time
 	Reason string
 }
 
@@ -132,7 +171,7 @@ func (s *Store) Damaged() ([]Damage, error) {
 			}
 			return viewItem(item, func(v []byte) error {
 				at, reason, err := decodeStamped(v)
-				list = append(list, Damage{sum, at, string(reason)})
+				list = append(list, Damage{sum, time.Unix(at, 0).UTC(), string(reason)})
 				return err
 			})
 		})

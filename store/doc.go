@@ -44,6 +44,7 @@
 //	s key                           checksum database cache: value
 //	n key                           state of other packages: value
 //	k prefix 0 key                  datastore of that prefix: value
+//	x uint32                        filler, written and deleted to have Badger flush its memory
 //
 // A file has a reference for each root that is held or staged and whose listing
 // names it; a file without a reference does not exist. A reference taken before a

@@ -32,6 +32,7 @@ const (
 	spaceSumDB    = 's'
 	spaceMeta     = 'n'
 	spaceData     = 'k'
+	spaceFiller   = 'x'
 )
 
 // schema is the version of keyspace and encodings that this program writes.

@@ -146,6 +146,11 @@ func (s *Store) evict(ctx context.Context, root verify.Digest) error {
 			}
 			t.acct.Zips--
 			t.acct.ZipBytes -= u.size
+			if s.isBad(root) {
+				if err := t.unmark(root); err != nil {
+					return err
+				}
+			}
 			for _, space := range []byte{spaceZip, spaceUse} {
 				if err := t.del(digestKey(space, root)); err != nil {
 					return err

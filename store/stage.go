@@ -127,6 +127,11 @@ func (s *Store) reference(ctx context.Context, st *Staged, text []byte) error {
 	if err != nil {
 		return err
 	}
+	if s.isBad(st.Root) {
+		if err := s.relist(ctx, st.Root, text); err != nil {
+			return err
+		}
+	}
 	if done == nil { // no intent and no zip
 		if err := s.writeListing(ctx, st.Root, text); err != nil {
 			return err
@@ -201,6 +206,26 @@ func (s *Store) writeListing(ctx context.Context, root verify.Digest, text []byt
 		err := s.do(ctx, write{entries: 3, bytes: len(part) + 256, apply: func(t *tx) error {
 			if i == 0 {
 				if err := t.setIntent(root, 0); err != nil {
+					return err
+				}
+			}
+			return t.set(chunkKey(spaceListing, root, i), bytes.Clone(part))
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relist writes the listing of a held zip again, whose listing was damaged.
+func (s *Store) relist(ctx context.Context, root verify.Digest, text []byte) error {
+	n := chunks(int64(len(text)))
+	for i := uint32(0); i == 0 || i < n; i++ {
+		part := text[int(i)*chunkSize : min(len(text), int(i+1)*chunkSize)]
+		err := s.do(ctx, write{entries: 3, bytes: len(part) + 256, apply: func(t *tx) error {
+			if i+1 >= n {
+				if err := t.unmark(root); err != nil {
 					return err
 				}
 			}

@@ -77,6 +77,7 @@ type Store struct {
 	epoch     atomic.Uint64
 	synced    string // owned by the syncer: files whose directory entry is durable
 	syncCount atomic.Int64
+	garbage   atomic.Int64 // bytes of streams deleted since space was last given back
 
 	closing   chan struct{} // closed by Close, before it waits for calls
 	mu        sync.Mutex    // guards what follows

@@ -80,7 +80,7 @@ func (s *Store) OpenZip(root verify.Digest) (*ZipFile, error) {
 		return nil, err
 	}
 	index, err := s.zipIndex(snap, root)
-	if err == nil && s.anyBad(index.files) {
+	if err == nil && (s.isBad(root) || s.anyBad(index.files)) {
 		err = fmt.Errorf("a file of it is in quarantine: %w", ErrDamaged)
 	}
 	if err != nil {
@@ -114,36 +114,55 @@ func (s *Store) zipIndex(snap *snapshot, root verify.Digest) (*zipIndex, error) 
 		return z, nil
 	}
 	text, err := getListing(snap.txn, root)
+	if errors.Is(err, ErrNotFound) {
+		err = damaged("zip", errors.New("its listing is missing"))
+	}
 	if err != nil {
-		return nil, err
+		return nil, s.suspectZip(root, err)
 	}
 	files := modzip.Sums(text)
 	v, err := getValue(snap.txn, k)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrDamaged) {
 		return nil, err
 	}
 	l, err := decodeLayout(files, v)
-	if err != nil || l.epoch != epoch {
-		// Damage of a layout costs nothing: it repeats what the files say.
+	stale := err != nil || l.epoch != epoch
+	if stale { // damage of a layout costs nothing: it repeats what the files say
 		if l, err = makeLayout(snap.txn, files); err != nil {
 			return nil, err
 		}
-		s.relayout(root, l)
 	}
 	z, err := newZipIndex(text, files, l)
 	if err != nil {
 		return nil, err
 	}
+	if stale {
+		s.relayout(root, l, z.skeleton.Size())
+	}
 	s.cache.zips.add(root, z, z.weight())
 	return z, nil
 }
 
-// relayout writes a layout that was made again; if that fails it is made again.
-func (s *Store) relayout(root verify.Digest, l layout) {
+// relayout writes a layout that was made again, and the size that follows from
+// it; if that fails it is made again.
+func (s *Store) relayout(root verify.Digest, l layout, size int64) {
 	b := l.encode()
-	err := s.do(context.Background(), write{entries: 1, bytes: len(b), apply: func(t *tx) error {
+	err := s.do(context.Background(), write{entries: 3, bytes: len(b) + 256, apply: func(t *tx) error {
 		held, err := t.has(digestKey(spaceZip, root))
 		if err != nil || !held || t.epoch != l.epoch {
+			return err
+		}
+		v, err := t.get(digestKey(spaceUse, root))
+		if err != nil {
+			return err
+		}
+		u, err := decodeUse(v)
+		if err != nil {
+			return err
+		}
+		t.acct.ZipBytes += size - u.size
+		u.size = size
+		if err := t.set(digestKey(spaceUse, root), u.encode()); err != nil {
 			return err
 		}
 		return t.set(digestKey(spaceZip, root), b)
@@ -275,7 +294,7 @@ func (s *Store) HasZip(root verify.Digest) bool {
 			return err
 		}
 		l, err := getListing(txn, root)
-		ok = err == nil && !s.anyBad(modzip.Sums(l))
+		ok = err == nil && !s.isBad(root) && !s.anyBad(modzip.Sums(l))
 		return err
 	})
 	return err == nil && ok
