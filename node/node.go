@@ -173,6 +173,15 @@ func (n *Node) openListener(context.Context) error {
 	return nil
 }
 
+// notCanceled drops what a part says that was ended in the middle of something,
+// when it was meant to end.
+func notCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
 func notClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return nil

@@ -63,7 +63,7 @@ func (n *Node) openMesh(context.Context) error {
 	if n.mesh, err = mesh.New(meshConfig(n.cfg, key, n.store)); err != nil {
 		return err
 	}
-	n.later(n.mesh.Close)
+	n.later(func() error { return notCanceled(n.mesh.Close()) })
 	if n.pins, err = loadPins(n.store); err != nil {
 		return err
 	}

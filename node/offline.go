@@ -45,7 +45,7 @@ func OpenOffline(ctx context.Context, dir string) (*Offline, error) {
 func (o *Offline) Close() error {
 	var err error
 	if o.mesh != nil {
-		err = o.mesh.Close()
+		err = notCanceled(o.mesh.Close())
 	}
 	return errors.Join(err, o.store.Close())
 }
