@@ -60,7 +60,7 @@ func TestSecondOfficeNeedsNoUpstream(t *testing.T) {
 // TestFirstFetchHappensOnceInTheMesh asks every office for the same files at once.
 func TestFirstFetchHappensOnceInTheMesh(t *testing.T) {
 	const offices = 4
-	s := surround(t, generated(t, 2, 12))
+	s := surround(t, generated(t, 2, 7))
 	all := s.Start(offices, s.online())
 	var wg sync.WaitGroup
 	errs := make(chan error, offices*len(s.world.Releases())*3)
