@@ -52,6 +52,7 @@ func (m *Mesh) hello(ctx context.Context, p peer.ID) (err error) {
 	ctx = network.WithNoDial(ctx, "hello on an open connection")
 	s, err := m.host.NewStream(ctx, p, session.protocol(helloID))
 	if err != nil {
+		m.offerMoves(ctx, p)
 		return fmt.Errorf("hello to %s: %w", p, err)
 	}
 	w, err := newWire(ctx, s, helloTime)
@@ -63,8 +64,11 @@ func (m *Mesh) hello(ctx context.Context, p peer.ID) (err error) {
 		return err
 	}
 	var reply helloReply
-	if err := w.receive(maxWelcome, &reply); err != nil {
+	if err := w.receive(maxReply, &reply); err != nil {
 		return err
+	}
+	if reply.Status == statusMoved {
+		return errors.Join(ErrMoved, m.heardMove(reply.Rotation))
 	}
 	if err := reply.Status.err(); err != nil {
 		return fmt.Errorf("hello to %s: %w", p, err)

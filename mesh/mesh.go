@@ -33,11 +33,13 @@ type Mesh struct {
 	wg      sync.WaitGroup // of goroutines that New and streams start
 	closing sync.Once
 
+	moving   sync.Mutex // held while a rotation is followed; taken before entering
 	entering sync.Mutex // held while the node moves to a mesh; taken before mu
-	mu       sync.Mutex // guards roster, self, meshKey
+	mu       sync.Mutex // guards roster, self, meshKey, moves
 	roster   *member.Roster
 	self     *member.Credential
 	meshKey  crypto.PrivKey // nil unless this node has it
+	moves    []move         // rotations followed, newest last
 	view     atomic.Pointer[member.View]
 	session  atomic.Pointer[session]
 
@@ -83,6 +85,9 @@ func (m *Mesh) start() error {
 		if saved, err = m.found(); err != nil {
 			return err
 		}
+	}
+	if err := m.loadMoves(); err != nil {
+		m.log.Warn("rotations of the mesh key are forgotten", "err", err)
 	}
 	m.relays = newRelays(m.gate)
 	if m.host, err = newHost(&m.cfg, m.gate, m.relays.addrs); err != nil {
@@ -164,8 +169,12 @@ func (m *Mesh) Key() crypto.PrivKey { return m.cfg.Key }
 // others than members do not come about.
 func (m *Mesh) Host() host.Host { return m.members }
 
-// MeshID names the mesh.
-func (m *Mesh) MeshID() string { return m.session.Load().key.String() }
+// MeshID names the mesh: by its first key, whatever rotations came after.
+func (m *Mesh) MeshID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.self.Origin().String()
+}
 
 // Office is the office under which this node is known to the mesh.
 func (m *Mesh) Office() string {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
@@ -79,7 +80,7 @@ func (m *Mesh) enter(p *place) error {
 		if err := old.close(); err != nil {
 			m.log.Warn("leave a mesh", "mesh", old.key, "err", err)
 		}
-		for _, id := range []protocol.ID{helloID, joinID, syncID, pingID} {
+		for _, id := range []protocol.ID{helloID, joinID, syncID, pingID, movedID} {
 			m.host.RemoveStreamHandler(old.protocol(id))
 		}
 	}
@@ -95,7 +96,7 @@ func (m *Mesh) enter(p *place) error {
 	}
 	m.greeted.Clear()
 	m.members.move(s.prefix)
-	m.gate.setOpen(s.protocol(helloID), s.protocol(joinID))
+	m.gate.setOpen(append(m.oldHellos(), s.protocol(helloID), s.protocol(joinID))...)
 	if err := m.startDHT(s); err != nil {
 		return errors.Join(err, s.close())
 	}
@@ -104,10 +105,26 @@ func (m *Mesh) enter(p *place) error {
 	m.host.SetStreamHandler(s.protocol(joinID), m.serveJoin)
 	m.host.SetStreamHandler(s.protocol(syncID), m.serveSync)
 	m.host.SetStreamHandler(s.protocol(pingID), m.servePing)
+	m.host.SetStreamHandler(s.protocol(movedID), m.serveMoved)
 	m.startLAN(s)
 	m.dismiss(gone)
 	signal(m.redial)
 	m.log.Info("in a mesh", "mesh", s.key, "node", m.host.ID(), "office", p.self.Grant().Office,
 		"role", p.self.Grant().Role, "members", m.view.Load().Len())
 	return nil
+}
+
+// oldHellos serves those who have not heard of a rotation yet.
+func (m *Mesh) oldHellos() []protocol.ID {
+	m.mu.Lock()
+	moves := slices.Clone(m.moves)
+	m.mu.Unlock()
+	var ids []protocol.ID
+	for _, v := range moves {
+		prefix := meshPrefix(v.rotation.Old())
+		id := (&session{prefix: prefix}).protocol(helloID)
+		m.host.SetStreamHandler(id, m.serveOldHello(prefix))
+		ids = append(ids, id)
+	}
+	return ids
 }

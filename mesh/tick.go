@@ -23,6 +23,7 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 	for {
 		now := time.Now()
 		m.expire(now)
+		m.greetAll()
 		if now.Sub(renewed) >= renewEvery {
 			renewed = now
 			m.renew(now)
@@ -115,4 +116,15 @@ func (m *Mesh) renewOne(i member.Info, now time.Time) error {
 		return r.AddCredential(c, now)
 	})
 	return err
+}
+
+// greetAll greets connected members that do not know this node yet: those that
+// were connected when it joined or when the mesh key was rotated, and those that
+// were greeted in vain.
+func (m *Mesh) greetAll() {
+	for _, p := range m.Connected() {
+		if _, ok := m.greeted.Load(p); !ok {
+			m.spawn(func(ctx context.Context) { m.greet(ctx, p) })
+		}
+	}
 }

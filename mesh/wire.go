@@ -17,11 +17,12 @@ import (
 // stranger can make this node read and hold.
 const (
 	maxHello    = 64 << 10 // helloOpen, joinOpen, joinProof
-	maxWelcome  = 64 << 10 // helloReply, joinOffer, joinWelcome
-	maxSyncHave = 1 << 20  // syncOpen, syncHave
-	maxSyncGive = 2 << 20  // syncGive
-	giveBudget  = 1 << 20  // bytes of statements in one syncGive
-	maxGiven    = 8192     // elements in any list of a message
+	maxWelcome  = 64 << 10 // joinOffer, joinWelcome
+	maxReply    = maxWelcome + member.MaxRotation
+	maxSyncHave = 1 << 20 // syncOpen, syncHave
+	maxSyncGive = 2 << 20 // syncGive
+	giveBudget  = 1 << 20 // bytes of statements in one syncGive
+	maxGiven    = 8192    // elements in any list of a message
 
 	helloTime = 10 * time.Second // hello or join, from first to last byte
 	syncTime  = 30 * time.Second
@@ -46,6 +47,7 @@ const (
 	statusRemoved
 	statusBusy
 	statusFull
+	statusMoved
 )
 
 // Why a member does not let this node in.
@@ -56,6 +58,8 @@ var (
 	ErrRemoved = errors.New("this node was revoked from the mesh")
 	// ErrBusy: too many strangers knock at once.
 	ErrBusy = errors.New("the member is busy; try again")
+	// ErrMoved: the mesh key was rotated.
+	ErrMoved = errors.New("the mesh has a new key")
 )
 
 var statusErrors = map[status]error{
@@ -66,6 +70,7 @@ var statusErrors = map[status]error{
 	statusRemoved:      ErrRemoved,
 	statusBusy:         ErrBusy,
 	statusFull:         member.ErrFull,
+	statusMoved:        ErrMoved,
 }
 
 func statusOf(err error) status {
@@ -97,6 +102,7 @@ type helloOpen struct {
 type helloReply struct {
 	Status     status             `cbor:"1,keyasint"`
 	Statements []member.Statement `cbor:"2,keyasint,omitempty"`
+	Rotation   []byte             `cbor:"3,keyasint,omitempty"` // with statusMoved
 }
 
 type joinOpen struct {

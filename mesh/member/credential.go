@@ -43,6 +43,14 @@ type Credential struct {
 // Mesh is the key at the top of the chain.
 func (c *Credential) Mesh() Key { return c.wire.Mesh }
 
+// Origin is the first mesh key that the mesh had; it names the mesh for good.
+func (c *Credential) Origin() Key {
+	if o := c.grants[0].Origin; len(o) != 0 {
+		return Key(o)
+	}
+	return c.wire.Mesh
+}
+
 // Grant is the last grant of the chain: the one this credential is for.
 func (c *Credential) Grant() Grant { return c.grants[len(c.grants)-1] }
 

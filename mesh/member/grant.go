@@ -66,6 +66,9 @@ type Grant struct {
 	Issued  int64  `cbor:"5,keyasint"`
 	Expires int64  `cbor:"6,keyasint"`
 	Uses    uint32 `cbor:"7,keyasint,omitempty"` // of an invitation
+	// Origin, in a founder's grant, is the first mesh key of a mesh whose key was
+	// rotated: it goes on naming the mesh.
+	Origin []byte `cbor:"8,keyasint,omitempty"`
 }
 
 // ErrChain says that a chain of grants does not hold.
@@ -79,6 +82,8 @@ func (g *Grant) check() error {
 		return fmt.Errorf("%w: unknown role %d", ErrChain, g.Role)
 	case g.Issued <= 0 || g.Expires <= g.Issued || g.Expires-g.Issued > int64(MaxLifetime/time.Second):
 		return fmt.Errorf("%w: runs from %d to %d", ErrChain, g.Issued, g.Expires)
+	case len(g.Origin) != 0 && len(g.Origin) != len(Key{}):
+		return fmt.Errorf("%w: origin of %d bytes", ErrChain, len(g.Origin))
 	case g.Kind == Invite && (g.Uses == 0 || g.Uses > MaxUses):
 		return fmt.Errorf("%w: invitation for %d uses", ErrChain, g.Uses)
 	case g.Kind == Node && (g.Uses != 0 || g.Office == ""):
@@ -106,6 +111,9 @@ func CheckOffice(name string, emptyOK bool) error {
 // mayFollow checks a grant against the one before it in the chain.
 func (g *Grant) mayFollow(parent *Grant) error {
 	skew := int64(Skew / time.Second)
+	if len(g.Origin) != 0 {
+		return fmt.Errorf("%w: only the mesh key says where the mesh comes from", ErrChain)
+	}
 	if g.Issued < parent.Issued-skew || g.Issued > parent.Expires+skew {
 		return fmt.Errorf("%w: granted outside the time of its issuer", ErrChain)
 	}

@@ -1,0 +1,42 @@
+package mesh
+
+import (
+	"io"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/network"
+)
+
+// TestRelay has two nodes that nobody can dial meet through a third.
+func TestRelay(t *testing.T) {
+	unreachable := func(c *Config) { c.Listen = []string{}; c.BehindNAT = true }
+	hub, a, b := node(t, "hub"), node(t, "branch a", unreachable), node(t, "branch b", unreachable)
+	a.join(hub)
+	b.join(hub)
+	connected(t, hub, a, b)
+	b.Host().SetStreamHandler("/meshproxy/echo/1", func(s network.Stream) {
+		_, _ = io.Copy(s, s)
+		s.Close()
+	})
+	s, err := a.Host().NewStream(t.Context(), b.ID(), "/meshproxy/echo/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wayOf(s.Conn()) != Relayed {
+		t.Errorf("connected by %s, want a relay", wayOf(s.Conn()))
+	}
+	const size = 4 << 20 // libp2p's own relays stop at 128 KiB
+	go func() {
+		_, _ = s.Write(make([]byte, size))
+		_ = s.CloseWrite()
+	}()
+	n, err := io.Copy(io.Discard, s)
+	if err != nil || n != size {
+		t.Errorf("%d bytes came back of %d: %v", n, size, err)
+	}
+	for _, p := range a.Peers() {
+		if p.Peer == b.ID() && p.Way != Relayed {
+			t.Errorf("status says %q", p.Way)
+		}
+	}
+}
