@@ -77,8 +77,9 @@ func EncodeList(versions []string) []byte {
 
 // Latest returns what the go command takes for @latest: the highest release,
 // else the highest pre-release, else the newest pseudo-version by its time;
-// empty if there is no version at all. As the go command does, it prefers a
-// version without +incompatible.
+// empty if there is no version at all. It prefers a version without
+// +incompatible, as the go command does where that version has a go.mod: clients
+// ask for @latest only where a list has nothing for them.
 func (v Versions) Latest() string {
 	compatible := slices.DeleteFunc(slices.Clone(v.Tagged), func(s string) bool { return semver.Build(s) == "+incompatible" })
 	for _, list := range [][]string{compatible, v.Tagged} {

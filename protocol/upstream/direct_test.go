@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/mod/module"
-
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/protocol/upstream"
 	"github.com/meshproxy/meshproxy/verify"
@@ -80,25 +78,7 @@ func (r *repos) commit(t *testing.T, repo string, files map[string]string, tags 
 
 func (r *repos) upstreams(t *testing.T) *upstream.Upstreams {
 	t.Helper()
-	dir := t.TempDir()
-	u, err := upstream.Parse("direct", upstream.Options{TempDir: dir, Env: r.env})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := u.Close(); err != nil {
-			t.Error(err)
-		}
-		left, err := os.ReadDir(dir)
-		if err != nil || len(left) != 0 {
-			t.Errorf("left behind: %v %v", left, err)
-		}
-	})
-	return u
-}
-
-func name(mod, version string, kind verify.Kind) verify.Name {
-	return verify.Name{Module: module.Version{Path: mod, Version: version}, Kind: kind}
+	return parse(t, "direct", upstream.Options{Env: r.env})
 }
 
 func TestDirectFiles(t *testing.T) {
