@@ -83,7 +83,6 @@ func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, er
 		libp2p.Ping(false),          // members have their own
 		libp2p.EnableRelay(),        // the transport; the service is in relay.go
 		libp2p.EnableHolePunching(), // from a relayed connection to a direct one
-		libp2p.EnableNATService(),   // answers members' AutoNAT
 	}
 	announce, err := parseAddrs(cfg.Announce)
 	if err != nil {
@@ -99,6 +98,8 @@ func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, er
 	}
 	if cfg.BehindNAT {
 		options = append(options, libp2p.ForceReachabilityPrivate())
+	} else {
+		options = append(options, libp2p.EnableNATService()) // answers members' AutoNAT
 	}
 	if cfg.PortMap {
 		options = append(options, libp2p.NATPortMap())
