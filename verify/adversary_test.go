@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -153,6 +154,34 @@ func TestHonestSourceOutweighsLiar(t *testing.T) {
 	}
 }
 
+func TestServedDataTileIsChecked(t *testing.T) {
+	log := newTestLog(t, testDB, "")
+	log.grow(t, 700)
+	for name, f := range map[string]func([]byte) []byte{
+		"another hash":    func(b []byte) []byte { return bytes.Replace(b, []byte("h1:"), []byte("h1:x"), 1) },
+		"record missing":  func(b []byte) []byte { return b[bytes.Index(b, []byte("\n\n"))+2:] },
+		"record too many": func(b []byte) []byte { return append(b, "example.test/x v1.0.0 h1:x\n\n"...) },
+		"huge":            func([]byte) []byte { return make([]byte, maxDataTile+1) },
+		"nothing":         func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := newMemCache()
+			d := log.open(t, cache, only(log, "/tile/8/data/", f))
+			if body, err := d.Serve(context.Background(), "tile/8/data/001", ServeOptions{}); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("got %q, %v", body, err)
+			}
+			checkCache(t, log, cache)
+			d = log.open(t, cache, only(log, "/tile/8/data/", f), log)
+			if _, err := d.Serve(context.Background(), "tile/8/data/001", ServeOptions{}); err != nil {
+				t.Error(err)
+			}
+			if _, err := d.Serve(context.Background(), "tile/8/data/001", ServeOptions{CachedOnly: true}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // checkCache checks that everything in the cache is the truth.
 func checkCache(t *testing.T, l *testLog, c *memCache) {
 	t.Helper()
@@ -250,6 +279,7 @@ func TestCallerThatGivesUpLeavesTheWorkToOthers(t *testing.T) {
 		d.lookups.mu.Lock()
 		users = d.lookups.m[key].users
 		d.lookups.mu.Unlock()
+		runtime.Gosched()
 	}
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {

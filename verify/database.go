@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,8 +94,8 @@ func NewDatabase(o DatabaseOptions) (*Database, error) {
 		o.Parallel = 64
 	}
 	d.slots = make(chan struct{}, o.Parallel)
-	for _, s := range o.Sources {
-		d.sources = append(d.sources, &source{Source: s})
+	for i, s := range o.Sources {
+		d.sources = append(d.sources, &source{Source: s, id: strconv.Itoa(i)})
 	}
 	if err := d.loadHead(); err != nil {
 		return nil, err

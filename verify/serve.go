@@ -30,7 +30,8 @@ type ServeOptions struct {
 // Serve answers a client's request below /sumdb/NAME/: "supported", "latest",
 // "lookup/MODULE@VERSION" or "tile/8/...", escaped as the go command does. All
 // that it answers was verified, and lookups end in this node's latest tree head,
-// whose tiles for every module ever looked up are in the cache. Errors are
+// whose tiles for every module ever looked up are in the cache. The answer may be
+// shared and is not to be changed. Errors are
 // fs.ErrNotExist for what the database does not have, fs.ErrInvalid for a path
 // that means nothing, ErrUnavailable for an outage, and with CachedOnly
 // ErrNotCached.

@@ -44,6 +44,7 @@ const coolDown = 30 * time.Second
 // source is a Source with its recent past.
 type source struct {
 	Source
+	id        string       // tells it from all others of the database
 	coolUntil atomic.Int64 // Unix nanoseconds
 }
 

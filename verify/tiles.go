@@ -114,7 +114,7 @@ func (r *tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 			r.readErr = fmt.Errorf("%s of database %s: %w", tile.Path(), r.d.name, ErrNotCached)
 			return nil, r.readErr
 		}
-		f := r.d.tiles.join(r.ctx, r.src.Name+" "+tile.Path(), func(ctx context.Context) ([]byte, error) {
+		f := r.d.tiles.join(r.ctx, r.src.id+" "+tile.Path(), func(ctx context.Context) ([]byte, error) {
 			return r.d.fetchTile(ctx, r.src, tile)
 		})
 		r.flights = append(r.flights, f)
