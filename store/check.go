@@ -49,7 +49,7 @@ func (s *Store) Check(ctx context.Context, content bool, progress func(Progress)
 	defer snap.close()
 	c := checker{
 		ctx: ctx, snap: snap, content: content, progress: progress,
-		refs: make(map[verify.Digest]uint32), heads: make(map[verify.Digest]fileHead), listings: make(map[verify.Digest]bool),
+		refs: make(map[verify.Digest]uint32), heads: make(map[uint64]fileHead), listings: make(map[verify.Digest]bool),
 	}
 	for _, step := range []func() error{c.schema, c.roots, c.files, c.chunks, c.records, c.arrivals, c.accounting} {
 		if err := step(); err != nil && !errors.Is(err, errEnough) {
@@ -69,9 +69,9 @@ type checker struct {
 	p        Progress
 	acct     Accounting
 	problems []Problem
-	refs     map[verify.Digest]uint32   // by listings that are held or staged
-	heads    map[verify.Digest]fileHead // all files
-	listings map[verify.Digest]bool     // that zips or intents need
+	refs     map[verify.Digest]uint32 // by listings that are held or staged
+	heads    map[uint64]fileHead      // files by the number of their stream
+	listings map[verify.Digest]bool   // that zips or intents need
 }
 
 func (c *checker) problem(what string, err error) error {
@@ -200,7 +200,7 @@ func (c *checker) layout(files []verify.File, item *badger.Item) (*layout, error
 			return nil, fmt.Errorf("file %.300q: %w", f.Name, err)
 		case h.flags == 0:
 			return nil, fmt.Errorf("file %.300q: never came: %w", f.Name, ErrDamaged)
-		case h.raw != lay.files[i]:
+		case h.stream() != lay.files[i]:
 			return nil, fmt.Errorf("file %.300q: layout has another stream: %w", f.Name, ErrDamaged)
 		}
 	}
@@ -218,7 +218,10 @@ func (c *checker) files() error {
 		if err := viewItem(item, func(v []byte) (err error) { h, err = decodeFileHead(sum, v); return err }); err != nil {
 			return err
 		}
-		c.heads[sum] = h
+		if other, ok := c.heads[h.num]; ok && h.num != 0 {
+			return fmt.Errorf("stream %d is also that of %s: %w", h.num, other.raw.Sum, ErrDamaged)
+		}
+		c.heads[h.num] = h
 		c.acct.file(h, 1)
 		if h.refs != c.refs[sum] {
 			return fmt.Errorf("%d references, listings have %d: %w", h.refs, c.refs[sum], ErrDamaged)
@@ -240,7 +243,7 @@ func (c *checker) file(h fileHead) error {
 	c.p.Bytes += h.raw.CompressedSize
 	c.p.Current = h.raw.Sum.Hex()
 	c.progress(c.p)
-	r := &chunkReader{txn: c.snap.txn, f: h.raw}
+	r := &chunkReader{txn: c.snap.txn, f: h.stream()}
 	if c.content {
 		return h.raw.Verify(c.ctx, r)
 	}
@@ -256,11 +259,11 @@ func (c *checker) chunks() error {
 		}
 	}
 	err := c.scan(spaceChunk, func(k []byte, _ *badger.Item) error {
-		sum, i, err := parseChunkKey(k)
+		num, i, err := parseStreamKey(k)
 		if err != nil {
 			return err
 		}
-		h, ok := c.heads[sum]
+		h, ok := c.heads[num]
 		if !ok || h.present() && i >= chunks(h.raw.CompressedSize) {
 			return fmt.Errorf("chunk %d belongs to no file: %w", i, ErrDamaged)
 		}
@@ -343,6 +346,13 @@ func (c *checker) accounting() error {
 	return nil
 }
 
+func parseStreamKey(k []byte) (num uint64, i uint32, err error) {
+	if len(k) != 1+8+4 {
+		return 0, 0, damaged("key", fmt.Errorf("%q is no chunk", k))
+	}
+	return binary.BigEndian.Uint64(k[1:]), binary.BigEndian.Uint32(k[9:]), nil
+}
+
 func parseChunkKey(k []byte) (d verify.Digest, i uint32, err error) {
 	if len(k) != 1+len(d)+4 {
 		return d, 0, damaged("key", fmt.Errorf("%q is no chunk", k))
@@ -354,7 +364,7 @@ func parseChunkKey(k []byte) (d verify.Digest, i uint32, err error) {
 // chunkReader reads the stream of a file inside a transaction.
 type chunkReader struct {
 	txn  *badger.Txn
-	f    RawFile
+	f    stream
 	next uint32
 	buf  []byte
 	left []byte

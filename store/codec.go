@@ -26,9 +26,10 @@ type fileHead struct {
 	flags byte
 	refs  uint32
 	raw   RawFile // Sum is that of the key
+	num   uint64  // of the stream; 0 when no part of it was ever written
 }
 
-const fileHeadSize = 1 + 1 + 4 + 4 + 8 + 8
+const fileHeadSize = 1 + 1 + 4 + 4 + 8 + 8 + 8
 
 func (h fileHead) present() bool { return h.flags&flagPresent != 0 }
 
@@ -38,7 +39,17 @@ func (h fileHead) encode() []byte {
 	b = binary.BigEndian.AppendUint32(b, h.refs)
 	b = binary.BigEndian.AppendUint32(b, h.raw.CRC32)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.raw.CompressedSize))
-	return binary.BigEndian.AppendUint64(b, uint64(h.raw.Size))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.raw.Size))
+	return binary.BigEndian.AppendUint64(b, h.num)
+}
+
+// stream is what is needed to read a file that is held.
+func (h fileHead) stream() stream { return stream{h.raw, h.num} }
+
+// stream is a file's stream and where it stands.
+type stream struct {
+	RawFile
+	num uint64
 }
 
 func decodeFileHead(sum verify.Digest, b []byte) (fileHead, error) {
@@ -50,7 +61,7 @@ func decodeFileHead(sum verify.Digest, b []byte) (fileHead, error) {
 	h = fileHead{flags: b[0], refs: be.Uint32(b[2:]), raw: RawFile{
 		Sum: sum, Method: uint16(b[1]), CRC32: be.Uint32(b[6:]),
 		CompressedSize: int64(be.Uint64(b[10:])), Size: int64(be.Uint64(b[18:])),
-	}}
+	}, num: be.Uint64(b[26:])}
 	if h.flags&^(flagPresent|flagDamaged) != 0 || h.flags == flagPresent|flagDamaged {
 		return h, damaged("file "+sum.Hex(), fmt.Errorf("flags %#x", h.flags))
 	}
@@ -65,18 +76,21 @@ func decodeFileHead(sum verify.Digest, b []byte) (fileHead, error) {
 // each file.
 type layout struct {
 	epoch uint64
-	files []RawFile
+	files []stream
 }
 
 func (l layout) encode() []byte {
 	b := make([]byte, 0, 12+len(l.files)*12+sealSize)
 	b = binary.BigEndian.AppendUint64(b, l.epoch)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.files)))
+	last := uint64(0)
 	for _, f := range l.files {
 		b = append(b, byte(f.Method))
 		b = binary.BigEndian.AppendUint32(b, f.CRC32)
 		b = binary.AppendUvarint(b, uint64(f.CompressedSize))
 		b = binary.AppendUvarint(b, uint64(f.Size))
+		b = binary.AppendVarint(b, int64(f.num-last))
+		last = f.num
 	}
 	return b
 }
@@ -90,21 +104,16 @@ func decodeLayout(sums []verify.File, b []byte) (layout, error) {
 		return l, damaged("zip", errLayout)
 	}
 	l.epoch, b = binary.BigEndian.Uint64(b), b[12:]
-	l.files = make([]RawFile, len(sums))
+	l.files = make([]stream, len(sums))
+	last := uint64(0)
 	for i := range sums {
-		if len(b) < 5 {
-			return l, damaged("zip", errLayout)
+		f, rest, err := decodeStream(b)
+		if err != nil {
+			return l, damaged("zip", err)
 		}
-		f := RawFile{Sum: sums[i].Sum, Method: uint16(b[0]), CRC32: binary.BigEndian.Uint32(b[1:])}
-		packed, n := binary.Uvarint(b[5:])
-		if n <= 0 {
-			return l, damaged("zip", errLayout)
-		}
-		size, m := binary.Uvarint(b[5+n:])
-		if m <= 0 {
-			return l, damaged("zip", errLayout)
-		}
-		f.CompressedSize, f.Size, b = int64(packed), int64(size), b[5+n+m:]
+		f.Sum, b = sums[i].Sum, rest
+		last += f.num
+		f.num = last
 		if err := f.Check(); err != nil {
 			return l, damaged("zip", err)
 		}
@@ -114,6 +123,28 @@ func decodeLayout(sums []verify.File, b []byte) (layout, error) {
 		return l, damaged("zip", errLayout)
 	}
 	return l, nil
+}
+
+// decodeStream reads one file of a layout; its number is relative.
+func decodeStream(b []byte) (f stream, rest []byte, err error) {
+	if len(b) < 5 {
+		return f, nil, errLayout
+	}
+	f.Method, f.CRC32, b = uint16(b[0]), binary.BigEndian.Uint32(b[1:]), b[5:]
+	packed, n := binary.Uvarint(b)
+	if n <= 0 {
+		return f, nil, errLayout
+	}
+	size, m := binary.Uvarint(b[n:])
+	if m <= 0 {
+		return f, nil, errLayout
+	}
+	num, k := binary.Varint(b[n+m:])
+	if k <= 0 {
+		return f, nil, errLayout
+	}
+	f.CompressedSize, f.Size, f.num = int64(packed), int64(size), uint64(num)
+	return f, b[n+m+k:], nil
 }
 
 // use is the value of spaceUse.

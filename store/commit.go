@@ -98,7 +98,7 @@ func (c *commit) prepare(zip *Staged) error {
 
 // makeLayout looks up the streams of files, all of which must be held.
 func makeLayout(txn *badger.Txn, files []verify.File) (layout, error) {
-	l := layout{files: make([]RawFile, len(files))}
+	l := layout{files: make([]stream, len(files))}
 	var err error
 	if l.epoch, err = getEpoch(txn); err != nil {
 		return l, err
@@ -111,18 +111,21 @@ func makeLayout(txn *badger.Txn, files []verify.File) (layout, error) {
 		if err != nil {
 			return l, fmt.Errorf("file %.300q: %w", f.Name, err)
 		}
-		l.files[i] = h.raw
+		l.files[i] = h.stream()
 	}
 	return l, nil
 }
 
-func getEpoch(txn *badger.Txn) (uint64, error) {
-	v, err := getValue(txn, []byte{spaceEpoch})
+func getEpoch(txn *badger.Txn) (uint64, error) { return getNumber(txn, spaceEpoch) }
+
+// getNumber reads a keyspace of a single number, which is 0 at first.
+func getNumber(txn *badger.Txn, space byte) (uint64, error) {
+	v, err := getValue(txn, []byte{space})
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return 0, nil
 	case err == nil && len(v) != 8:
-		err = damaged("epoch", fmt.Errorf("%d bytes", len(v)))
+		err = damaged(string(space), fmt.Errorf("%d bytes", len(v)))
 	}
 	if err != nil {
 		return 0, err

@@ -26,7 +26,7 @@ func (s *Store) suspect(sum verify.Digest, found error) error {
 	err = s.view(func(txn *badger.Txn) error {
 		var buf []byte
 		for i := range chunks(h.raw.CompressedSize) {
-			if buf, err = readChunk(txn, h.raw, i, buf); err != nil {
+			if buf, err = readChunk(txn, h.stream(), i, buf); err != nil {
 				return err
 			}
 		}
@@ -120,6 +120,9 @@ func (t *tx) healed(h fileHead, f RawFile) error {
 	if h.raw != f {
 		t.epoch++
 		if err := t.set([]byte{spaceEpoch}, binary.BigEndian.AppendUint64(nil, t.epoch)); err != nil {
+			return err
+		}
+		if err := t.deleteChunks(h.num, chunks(f.CompressedSize)); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,17 @@ func flip(t testing.TB, s *Store, k []byte) {
 	}
 }
 
-// deflate is a stream of content, other than the one archive/zip makes.
+// firstChunk is the key of the first chunk of a file.
+func firstChunk(t testing.TB, s *Store, sum verify.Digest) []byte {
+	t.Helper()
+	h, err := s.head(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return streamKey(h.num, 0)
+}
+
+// deflated is a stream of content, other than the one archive/zip makes.
 func deflated(t testing.TB, content []byte, level int) (RawFile, []byte) {
 	t.Helper()
 	var b bytes.Buffer
@@ -86,7 +96,7 @@ func TestDamagedFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			flip(t, s, chunkKey(spaceChunk, sum, 0))
+			flip(t, s, firstChunk(t, s, sum))
 			tc.find(t, s, root)
 			for _, r := range []verify.Digest{root, root2} {
 				if s.HasZip(r) {
@@ -226,7 +236,7 @@ func TestRunHeals(t *testing.T) {
 	root := putZip(t, s, m1, makeZip(t, m1, testFile{"a", content}))
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
-	flip(t, s, chunkKey(spaceChunk, raw.Sum, 0))
+	flip(t, s, firstChunk(t, s, raw.Sum))
 	findByRead(t, s, root)
 	if got := <-asked; got != raw.Sum {
 		t.Errorf("asked to heal %s", got)

@@ -29,12 +29,13 @@
 //	v                               schema version, uint32
 //	a                               accounting, CBOR (Accounting)
 //	e                               epoch, uint64: rises when a kept file's stream is replaced by another encoding
-//	f digest                        file: flags 1, method 1, references uint32, CRC-32 uint32, stream size uint64, content size uint64
-//	d digest uint32                 chunk of that file's stream, 1 MiB each but the last
+//	g                               number of the newest stream, uint64
+//	f digest                        file: flags 1, method 1, references uint32, CRC-32 uint32, stream size uint64, content size uint64, number of its stream uint64
+//	d uint64 uint32                 chunk of the stream with that number, 1 MiB each but the last
 //	q digest                        damage found in that file: unix seconds uint64, reason
 //	i digest                        intent: root whose files are being referenced or released; how many of them are referenced, uint32
 //	l digest uint32                 chunk of the listing with this root, 1 MiB each but the last
-//	z digest                        zip that is held: epoch uint64, count uint32, for each file its method 1, CRC-32 uint32, stream and content size uvarint
+//	z digest                        zip that is held: epoch uint64, count uint32, for each file its method 1, CRC-32 uint32, stream and content size uvarint, stream number less the one before varint
 //	u digest                        use of that zip: size uint64, committed and last read, unix seconds uint64
 //	r path 0 version 0 kind         release record: digest, envelope
 //	c path 0 version 0 kind 0 digest  conflict evidence: unix seconds uint64, envelope
@@ -45,6 +46,9 @@
 //	n key                           state of other packages: value
 //	k prefix 0 key                  datastore of that prefix: value
 //	x uint32                        filler, written and deleted to have Badger flush its memory
+//
+// Streams have numbers, given in the order in which they come, so that the files
+// of a zip, which come together, stand together and are read in one go.
 //
 // A file has a reference for each root that is held or staged and whose listing
 // names it; a file without a reference does not exist. A reference taken before a

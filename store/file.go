@@ -58,13 +58,14 @@ func putFiles(files []RawFile, streams [][]byte) write {
 			if h.present() {
 				continue
 			}
-			if err := t.present(h, f); err != nil {
+			num, err := t.present(h, f)
+			if err != nil {
 				return err
 			}
 			if f.CompressedSize == 0 {
 				continue
 			}
-			if err := t.set(chunkKey(spaceChunk, f.Sum, 0), streams[i]); err != nil {
+			if err := t.set(streamKey(num, 0), streams[i]); err != nil {
 				return err
 			}
 		}
@@ -72,14 +73,25 @@ func putFiles(files []RawFile, streams [][]byte) write {
 	}}
 }
 
-// present marks a file whose header is h as held, with the stream f.
-func (t *tx) present(h fileHead, f RawFile) error {
+// present marks a file whose header is h as held, with the stream f, and returns
+// the number under which the stream must be written.
+func (t *tx) present(h fileHead, f RawFile) (uint64, error) {
 	if h.flags&flagDamaged != 0 {
 		if err := t.healed(h, f); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return t.setFile(h, fileHead{flags: flagPresent, refs: h.refs, raw: f})
+	num := t.numbered(h)
+	return num, t.setFile(h, fileHead{flags: flagPresent, refs: h.refs, raw: f, num: num})
+}
+
+// numbered is the number of a file's stream, a new one if it has none.
+func (t *tx) numbered(h fileHead) uint64 {
+	if h.num != 0 {
+		return h.num
+	}
+	t.number++
+	return t.number
 }
 
 // putLarge spools a stream to disk, checks it, and writes it chunk by chunk. The
@@ -131,11 +143,18 @@ func (s *Store) putChunks(ctx context.Context, f RawFile, r io.Reader) error {
 				return nil
 			}
 			if last {
-				if err := t.present(h, f); err != nil {
+				if h.num, err = t.present(h, f); err != nil {
 					return err
 				}
+			} else if h.num == 0 {
+				named := h
+				named.num = t.numbered(h)
+				if err := t.setFile(h, named); err != nil {
+					return err
+				}
+				h = named
 			}
-			return t.set(chunkKey(spaceChunk, f.Sum, i), chunk)
+			return t.set(streamKey(h.num, i), chunk)
 		}})
 		if err != nil {
 			return err
@@ -203,7 +222,7 @@ func (s *Store) OpenRaw(sum verify.Digest) (RawFile, io.ReadCloser, error) {
 		snap.close()
 		return RawFile{}, nil, fmt.Errorf("file %s: %w", sum, err)
 	}
-	return h.raw, &rawReader{snap: snap, f: h.raw}, nil
+	return h.raw, &rawReader{snap: snap, f: h.stream()}, nil
 }
 
 func (p *snapshot) head(sum verify.Digest) (fileHead, error) {
@@ -216,7 +235,7 @@ func (p *snapshot) head(sum verify.Digest) (fileHead, error) {
 
 type rawReader struct {
 	snap *snapshot
-	f    RawFile
+	f    stream
 	next uint32
 	buf  []byte
 	left []byte
@@ -247,7 +266,7 @@ func (r *rawReader) Close() error {
 // chunk reads chunk i of a file into buf, which it may replace. A chunk that is
 // missing, of another length, or does not match its checksum puts the file into
 // quarantine.
-func (p *snapshot) chunk(f RawFile, i uint32, buf []byte) ([]byte, error) {
+func (p *snapshot) chunk(f stream, i uint32, buf []byte) ([]byte, error) {
 	if err := p.s.enter(); err != nil {
 		return buf, err
 	}
@@ -259,9 +278,9 @@ func (p *snapshot) chunk(f RawFile, i uint32, buf []byte) ([]byte, error) {
 	return buf, err
 }
 
-func readChunk(txn *badger.Txn, f RawFile, i uint32, buf []byte) ([]byte, error) {
+func readChunk(txn *badger.Txn, f stream, i uint32, buf []byte) ([]byte, error) {
 	want := min(chunkSize, f.CompressedSize-int64(i)*chunkSize)
-	err := viewValue(txn, chunkKey(spaceChunk, f.Sum, i), func(v []byte) error {
+	err := viewValue(txn, streamKey(f.num, i), func(v []byte) error {
 		if int64(len(v)) != want {
 			return fmt.Errorf("chunk %d has %d bytes, want %d: %w", i, len(v), want, ErrDamaged)
 		}
@@ -280,10 +299,18 @@ func readChunk(txn *badger.Txn, f RawFile, i uint32, buf []byte) ([]byte, error)
 // deleteFile removes the chunks of a file whose header is gone, also those of a
 // stream that was never whole.
 func (t *tx) deleteFile(h fileHead) error {
-	if h.present() && h.raw.CompressedSize <= chunkSize {
-		return t.del(chunkKey(spaceChunk, h.raw.Sum, 0))
+	switch {
+	case h.num == 0:
+		return nil
+	case h.present() && h.raw.CompressedSize <= chunkSize:
+		return t.del(streamKey(h.num, 0))
 	}
-	return scan(t.txn, digestKey(spaceChunk, h.raw.Sum), nil, false, func(item *badger.Item) error {
+	return t.deleteChunks(h.num, 0)
+}
+
+// deleteChunks removes the chunks of a stream from number from on.
+func (t *tx) deleteChunks(num uint64, from uint32) error {
+	return scan(t.txn, streamPrefix(num), streamKey(num, from), false, func(item *badger.Item) error {
 		return t.del(item.KeyCopy(nil))
 	})
 }

@@ -17,6 +17,7 @@ const (
 	spaceSchema   = 'v'
 	spaceAccount  = 'a'
 	spaceEpoch    = 'e'
+	spaceNumber   = 'g'
 	spaceFile     = 'f'
 	spaceChunk    = 'd'
 	spaceDamage   = 'q'
@@ -63,6 +64,13 @@ func digestKey(space byte, d verify.Digest) []byte {
 func chunkKey(space byte, d verify.Digest, i uint32) []byte {
 	return binary.BigEndian.AppendUint32(digestKey(space, d), i)
 }
+
+// streamKey is chunk i of the stream with number num.
+func streamKey(num uint64, i uint32) []byte {
+	return binary.BigEndian.AppendUint32(streamPrefix(num), i)
+}
+
+func streamPrefix(num uint64) []byte { return timeKey(spaceChunk, num) }
 
 func recordKey(n verify.Name) []byte {
 	return key(spaceRecord, n.Module.Path, n.Module.Version, string(n.Kind))
@@ -127,7 +135,7 @@ func unseal(key, sealed []byte) ([]byte, error) {
 // describe names a key for an error message.
 func describe(k []byte) string {
 	const digestLen = len(verify.Digest{})
-	if len(k) > digestLen && bytes.IndexByte([]byte{spaceFile, spaceChunk, spaceDamage, spaceIntent, spaceListing, spaceZip, spaceUse}, k[0]) >= 0 {
+	if len(k) > digestLen && bytes.IndexByte([]byte{spaceFile, spaceDamage, spaceIntent, spaceListing, spaceZip, spaceUse}, k[0]) >= 0 {
 		return fmt.Sprintf("%c %x", k[0], k[1:1+digestLen])
 	}
 	return fmt.Sprintf("%c %.200q", k[0], k[1:])

@@ -72,6 +72,7 @@ type Store struct {
 	idle      chan struct{} // closed when writer and syncer have ended
 	failed    failure
 	acct      Accounting // owned by the writer
+	number    uint64     // owned by the writer: of the newest stream
 	arrival   uint64     // owned by the writer: the latest time in the index of arrivals
 	published atomic.Pointer[Accounting]
 	epoch     atomic.Uint64
@@ -180,11 +181,14 @@ func (s *Store) load() error {
 	s.arrival = lastArrival(txn)
 	acct := s.acct
 	s.published.Store(&acct)
-	epoch, err := getEpoch(txn)
+	epoch, err := getNumber(txn, spaceEpoch)
 	if err != nil {
 		return err
 	}
 	s.epoch.Store(epoch)
+	if s.number, err = getNumber(txn, spaceNumber); err != nil {
+		return err
+	}
 	return scan(txn, []byte{spaceDamage}, nil, false, func(item *badger.Item) error {
 		d, err := parseDigest(item.Key())
 		s.bad[d] = struct{}{}

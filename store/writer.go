@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type tx struct {
 	txn     *badger.Txn
 	acct    Accounting
 	epoch   uint64
+	number  uint64   // of the newest stream
 	arrival uint64   // the latest time in the index of arrivals
 	after   []func() // run once the transaction is committed
 }
@@ -154,7 +156,7 @@ func (s *Store) apply(batch []*write) error {
 	if err := s.room(bytes); err != nil {
 		return err
 	}
-	t := &tx{s: s, txn: s.db.NewTransaction(true), acct: s.acct, epoch: s.epoch.Load(), arrival: s.arrival}
+	t := &tx{s: s, txn: s.db.NewTransaction(true), acct: s.acct, epoch: s.epoch.Load(), number: s.number, arrival: s.arrival}
 	defer t.txn.Discard()
 	for _, w := range batch {
 		if err := w.apply(t); err != nil {
@@ -166,12 +168,17 @@ func (s *Store) apply(batch []*write) error {
 			return err
 		}
 	}
+	if t.number != s.number {
+		if err := t.set([]byte{spaceNumber}, binary.BigEndian.AppendUint64(nil, t.number)); err != nil {
+			return err
+		}
+	}
 	if err := t.txn.Commit(); err != nil {
 		// Badger may have lost its memtable or log: nothing after this is safe.
 		return s.failed.set(fmt.Errorf("write: %w: %w", err, ErrFailed))
 	}
 	s.acct = t.acct
-	s.arrival = t.arrival
+	s.arrival, s.number = t.arrival, t.number
 	s.epoch.Store(t.epoch)
 	s.published.Store(&t.acct)
 	for _, f := range t.after {

@@ -19,36 +19,43 @@ import (
 type zipIndex struct {
 	epoch    uint64
 	files    []verify.File // with content, each sum once
-	raws     []RawFile     // of each entry of the zip
+	streams  []stream      // of each entry of the zip
 	skeleton *modzip.Skeleton
 	tag      verify.Digest // of the layout: names the bytes of the zip
 }
 
 func newZipIndex(l verify.Listing, files []verify.File, lay layout) (*zipIndex, error) {
-	raws := make(map[verify.Digest]RawFile, len(files))
+	bySum := make(map[verify.Digest]stream, len(files))
 	for _, f := range lay.files {
-		raws[f.Sum] = f
+		bySum[f.Sum] = f
 	}
 	entries := make([]modzip.Entry, len(l.Files))
-	z := &zipIndex{epoch: lay.epoch, files: files, raws: make([]RawFile, len(l.Files))}
+	z := &zipIndex{epoch: lay.epoch, files: files, streams: make([]stream, len(l.Files))}
 	for i, f := range l.Files {
-		z.raws[i] = raws[f.Sum]
-		entries[i] = modzip.Entry{Name: f.Name, Raw: raws[f.Sum]}
+		if !modzip.IsDir(f.Name) {
+			z.streams[i] = bySum[f.Sum]
+		}
+		entries[i] = modzip.Entry{Name: f.Name, Raw: z.streams[i].RawFile}
 	}
 	var err error
 	z.skeleton, err = modzip.NewSkeleton(entries)
-	// The epoch changes without the bytes changing: it is not part of the tag.
-	z.tag = verify.DigestOf(layout{files: lay.files}.encode())
+	// Epoch and stream numbers are this node's, and change without the bytes
+	// changing: they are not part of the tag.
+	tagged := layout{files: make([]stream, len(lay.files))}
+	for i, f := range lay.files {
+		tagged.files[i].RawFile = f.RawFile
+	}
+	z.tag = verify.DigestOf(tagged.encode())
 	return z, err
 }
 
 func (z *zipIndex) weight() int64 {
-	const perFile, perRaw = 64, 72
+	const perFile, perStream = 64, 80
 	names := 0
 	for _, f := range z.files {
 		names += len(f.Name)
 	}
-	return z.skeleton.Weight() + int64(perFile*len(z.files)+perRaw*len(z.raws)+names)
+	return z.skeleton.Weight() + int64(perFile*len(z.files)+perStream*len(z.streams)+names)
 }
 
 // ZipFile is a zip of the store, put together as it is read: an io.ReadSeeker, an
@@ -60,15 +67,7 @@ type ZipFile struct {
 	root  verify.Digest
 	index *zipIndex
 	pos   int64
-	chunk chunkBuffer
-}
-
-// chunkBuffer is the chunk that was read last.
-type chunkBuffer struct {
-	entry int
-	chunk uint32
-	data  []byte
-	valid bool
+	win   window // what was read last, and ahead
 }
 
 // OpenZip opens the zip whose listing has the digest root. It is ErrNotFound when
@@ -194,7 +193,7 @@ func (z *ZipFile) Close() error {
 // Read reads on from where the last Read or Seek ended. After ErrDamaged the zip
 // must not be read on: what came before is good, what follows is not known.
 func (z *ZipFile) Read(p []byte) (int, error) {
-	n, err := z.readAt(p, z.pos, &z.chunk)
+	n, err := z.readAt(p, z.pos, &z.win, true)
 	z.pos += int64(n)
 	if n > 0 && err == io.EOF {
 		err = nil
@@ -204,13 +203,13 @@ func (z *ZipFile) Read(p []byte) (int, error) {
 
 // ReadAt reads as io.ReaderAt says.
 func (z *ZipFile) ReadAt(p []byte, off int64) (int, error) {
-	b := chunkBuffers.Get().(*chunkBuffer)
-	defer chunkBuffers.Put(b)
-	b.valid = false
-	return z.readAt(p, off, b)
+	w := windows.Get().(*window)
+	defer windows.Put(w)
+	w.ends = w.ends[:0]
+	return z.readAt(p, off, w, len(p) > windowBytes)
 }
 
-var chunkBuffers = sync.Pool{New: func() any { return new(chunkBuffer) }}
+var windows = sync.Pool{New: func() any { return new(window) }}
 
 // Seek sets the offset of the next Read.
 func (z *ZipFile) Seek(offset int64, whence int) (int64, error) {
@@ -230,7 +229,7 @@ func (z *ZipFile) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-func (z *ZipFile) readAt(p []byte, off int64, b *chunkBuffer) (n int, err error) {
+func (z *ZipFile) readAt(p []byte, off int64, w *window, ahead bool) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read: before the start: %w", fs.ErrInvalid)
 	}
@@ -238,7 +237,7 @@ func (z *ZipFile) readAt(p []byte, off int64, b *chunkBuffer) (n int, err error)
 		if off+int64(n) >= z.Size() {
 			return n, io.EOF
 		}
-		part, err := z.at(off+int64(n), b)
+		part, err := z.at(off+int64(n), w, ahead)
 		if err != nil {
 			return n, err
 		}
@@ -248,30 +247,29 @@ func (z *ZipFile) readAt(p []byte, off int64, b *chunkBuffer) (n int, err error)
 }
 
 // at returns bytes of the zip from offset on, as many as are at hand, valid until
-// the next call with b.
-func (z *ZipFile) at(off int64, b *chunkBuffer) ([]byte, error) {
+// the next call with w.
+func (z *ZipFile) at(off int64, w *window, ahead bool) ([]byte, error) {
 	seg := z.index.skeleton.Find(off)
 	within := off - seg.Offset
 	if seg.Header != nil {
 		return seg.Header[within:], nil
 	}
 	chunk := uint32(within / chunkSize)
-	if !b.valid || b.entry != seg.Entry || b.chunk != chunk {
-		b.valid = false
-		var err error
-		if b.data, err = z.snap.chunk(z.index.raws[seg.Entry], chunk, b.data); err != nil {
+	data, ok := w.get(seg.Entry, chunk)
+	if !ok {
+		if err := w.load(z.snap, z.index.streams[seg.Entry:], seg.Entry, chunk, ahead); err != nil {
 			return nil, fmt.Errorf("zip %s: %w", z.root.H1(), err)
 		}
-		b.entry, b.chunk, b.valid = seg.Entry, chunk, true
+		data, _ = w.get(seg.Entry, chunk)
 	}
-	return b.data[within-int64(chunk)*chunkSize:], nil
+	return data[within-int64(chunk)*chunkSize:], nil
 }
 
 // WriteTo writes the rest of the zip to w.
 func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for z.pos < z.Size() {
-		part, err := z.at(z.pos, &z.chunk)
+		part, err := z.at(z.pos, &z.win, true)
 		if err != nil {
 			return total, err
 		}

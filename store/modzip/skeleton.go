@@ -54,7 +54,13 @@ type Skeleton struct {
 
 // NewSkeleton lays out the zip of entries, in their order.
 func NewSkeleton(entries []Entry) (*Skeleton, error) {
+	const fixed = 30 + 46 // bytes of a local header and of one in the directory
+	heads := 0
+	for _, e := range entries {
+		heads += fixed + 2*len(e.Name)
+	}
 	s := &Skeleton{
+		heads:   make([]byte, 0, heads+64),
 		cut:     make([]int, 0, len(entries)+2),
 		at:      make([]int64, 0, len(entries)+1),
 		streams: make([]int64, 0, len(entries)),
