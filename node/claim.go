@@ -22,7 +22,8 @@ const (
 
 // firstFetch has a file fetched once in the whole mesh: by this office, or by
 // another one that is at it already. meshErr is why no office could give it.
-func (n *Node) firstFetch(ctx context.Context, name verify.Name, meshErr error) (origin, error) {
+func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) {
+	name := n.name
 	if n.isOff() {
 		return origin{}, n.onlyMesh(name.String(), meshErr)
 	}
@@ -37,9 +38,9 @@ func (n *Node) firstFetch(ctx context.Context, name verify.Name, meshErr error) 
 			from, err := n.fetchUnder(ctx, name, claim.Lease)
 			return from, n.explained(name.String(), meshErr, err)
 		case exchange.Held:
-			from, err := n.takeFound(ctx, exchange.Found{
+			from, err := n.take(ctx, exchange.Found{
 				Name: name, Records: []*verify.Signed{claim.Record}, Holders: claim.Holders, Answered: 1,
-			}, true)
+			})
 			if err == nil || isRefusal(err) {
 				return from, err
 			}

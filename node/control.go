@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -134,6 +135,10 @@ func controlHandler(c Control) http.Handler {
 	handleStream(mux, "releases", func(ctx context.Context, prefix string, emit func(Release) error) error {
 		return c.Releases(ctx, prefix, emit)
 	})
+	// For whoever looks into a running node; the socket is its owner's alone.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

@@ -30,11 +30,17 @@ func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (
 	if o.CachedOnly {
 		return nil, n.failed(protocol.NotFound("%s is not held by office %s, and the request forbids to fetch it", name, n.Office()))
 	}
-	from, err := n.arrivals.do(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context) (origin, error) {
-		return n.obtain(ctx, name)
+	early, from, err := n.arrivals.first(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context, publish func(any)) (origin, error) {
+		return n.obtain(ctx, name, func(t *transit) { publish(t) })
 	})
 	if err != nil {
 		return nil, n.failed(err)
+	}
+	if t, ok := early.(*transit); ok {
+		if a, ok := t.answer(ctx); ok {
+			return n.answered(a, t.from), nil
+		}
+		<-t.landed // at this moment
 	}
 	if a, err = n.held(name); err != nil {
 		return nil, n.failed(fmt.Errorf("%s arrived, but: %w", name, err))
@@ -61,7 +67,7 @@ func flightKey(ctx context.Context, what string) string {
 // answered counts a success and says where it came from.
 func (n *Node) answered(a *protocol.Answer, from origin) *protocol.Answer {
 	a.Source = from.kind
-	size := a.Size
+	size := max(0, a.Size) // of a stream it is not known yet
 	if a.Data != nil {
 		size = int64(len(a.Data))
 	}
@@ -95,15 +101,18 @@ func (n *Node) held(name verify.Name) (*protocol.Answer, error) {
 }
 
 // obtain brings a file into the store: from another office, or else from the
-// world outside.
-func (n *Node) obtain(ctx context.Context, name verify.Name) (origin, error) {
+// world outside. A large zip is published, if anybody wants that, as soon as it
+// begins to arrive.
+func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(*transit)) (from origin, err error) {
 	if n.has(name) {
 		return origin{kind: fromStore}, nil // it came while this request was on its way here
 	}
+	e := errand{Node: n, name: name, publish: publish}
+	defer func() { e.land(err) }()
 	start := time.Now()
-	from, err := n.fromMesh(ctx, name)
+	from, err = e.fromMesh(ctx)
 	if err != nil && !isRefusal(err) {
-		from, err = n.firstFetch(ctx, name, err)
+		from, err = e.firstFetch(ctx, err)
 	}
 	if err != nil {
 		n.log.Info("not obtained", "file", name.String(), "took", time.Since(start), "err", err)

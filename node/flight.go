@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/meshproxy/meshproxy/protocol"
 )
 
 // errClosed ends work that was asked of a node on its way down.
@@ -34,6 +36,7 @@ type flights[T any] struct {
 }
 
 type flight[T any] struct {
+	early chan any      // holds what the work published before its end, if it did
 	done  chan struct{} // closed when value and err are set
 	value T
 	err   error
@@ -56,22 +59,41 @@ func newFlights[T any](remember func(error) time.Duration) *flights[T] {
 // for no longer than limit. When ctx ends first, do returns its error and the
 // work goes on.
 func (f *flights[T]) do(ctx context.Context, key string, limit time.Duration, work func(context.Context) (T, error)) (T, error) {
-	fl, err := f.join(key, limit, work)
+	_, value, err := f.first(ctx, key, limit, func(ctx context.Context, _ func(any)) (T, error) { return work(ctx) })
+	return value, err
+}
+
+// first is do for work that has something to show before it ends: it returns
+// when the work has published that, or has ended. early is nil in the latter case.
+func (f *flights[T]) first(ctx context.Context, key string, limit time.Duration, work work[T]) (early any, value T, err error) {
+	hops := protocol.Hops(ctx) // the one thing of the request that its upstream must be told
+	fl, err := f.join(key, limit, func(ctx context.Context, publish func(any)) (T, error) {
+		return work(protocol.WithHops(ctx, hops), publish)
+	})
 	if err != nil {
-		var zero T
-		return zero, err
+		return nil, value, err
 	}
 	select {
 	case <-fl.done:
-		return fl.value, fl.err
+		return nil, fl.value, fl.err
+	default:
+	}
+	select {
+	case <-fl.done:
+		return nil, fl.value, fl.err
+	case early = <-fl.early:
+		fl.early <- early // for whoever comes next
+		return early, value, nil
 	case <-ctx.Done():
-		var zero T
-		return zero, fmt.Errorf("waiting for %s: %w", key, ctx.Err())
+		return nil, value, fmt.Errorf("waiting for %s: %w", key, ctx.Err())
 	}
 }
 
+// work does something once for all who ask. It may publish one value early.
+type work[T any] func(ctx context.Context, publish func(early any)) (T, error)
+
 // join returns the flight for key, starting one if none is under way.
-func (f *flights[T]) join(key string, limit time.Duration, work func(context.Context) (T, error)) (*flight[T], error) {
+func (f *flights[T]) join(key string, limit time.Duration, work work[T]) (*flight[T], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -86,16 +108,23 @@ func (f *flights[T]) join(key string, limit time.Duration, work func(context.Con
 		}
 		delete(f.failed, key)
 	}
-	fl := &flight[T]{done: make(chan struct{})}
+	fl := &flight[T]{done: make(chan struct{}), early: make(chan any, 1)}
 	f.flying[key] = fl
 	f.running.Go(func() { f.fly(key, fl, limit, work) })
 	return fl, nil
 }
 
-func (f *flights[T]) fly(key string, fl *flight[T], limit time.Duration, work func(context.Context) (T, error)) {
+func (f *flights[T]) fly(key string, fl *flight[T], limit time.Duration, work work[T]) {
 	ctx, cancel := context.WithTimeout(f.life, limit)
 	defer cancel()
-	fl.value, fl.err = guarded(ctx, work)
+	fl.value, fl.err = guarded(ctx, func(ctx context.Context) (T, error) {
+		return work(ctx, func(early any) {
+			select {
+			case fl.early <- early:
+			default: // published before
+			}
+		})
+	})
 	f.mu.Lock()
 	delete(f.flying, key)
 	f.note(key, fl.err)

@@ -133,7 +133,8 @@ func (q *inquiries) close() {
 
 // fromMesh brings a file from another office into the store. The error says
 // whether nobody has it or nobody was reached.
-func (n *Node) fromMesh(ctx context.Context, name verify.Name) (origin, error) {
+func (n *errand) fromMesh(ctx context.Context) (origin, error) {
+	name := n.name
 	if _, reached := n.reach(); reached == 0 {
 		return origin{}, exchange.ErrUnreached
 	}
@@ -151,7 +152,7 @@ func (n *Node) fromMesh(ctx context.Context, name verify.Name) (origin, error) {
 	}
 	from, err := origin{}, error(nil)
 	for _, f := range found {
-		got, e := n.takeFound(ctx, f, f.Name == name)
+		got, e := n.take(ctx, f)
 		if f.Name == name {
 			from, err = got, e
 		}
@@ -179,9 +180,9 @@ func (n *Node) wanted(name verify.Name) []verify.Name {
 	return names
 }
 
-// takeFound admits what other offices said about one file, and with whole also
-// the files of a zip.
-func (n *Node) takeFound(ctx context.Context, f exchange.Found, whole bool) (origin, error) {
+// take admits what other offices said about one file, and if it is the zip that
+// is wanted, also its files.
+func (n *errand) take(ctx context.Context, f exchange.Found) (origin, error) {
 	if f.Answered == 0 {
 		return origin{}, exchange.ErrUnreached
 	}
@@ -198,7 +199,7 @@ func (n *Node) takeFound(ctx context.Context, f exchange.Found, whole bool) (ori
 		if f.Name.Kind != verify.Zip {
 			return origin{fromPeer, n.officeOf(first(f.Holders, signed.Signer))}, nil
 		}
-		if !whole {
+		if f.Name != n.name {
 			return origin{}, nil
 		}
 		return n.pull(ctx, signed, f.Holders)

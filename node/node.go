@@ -157,7 +157,7 @@ func (n *Node) Close() error {
 
 func (n *Node) openStore(ctx context.Context) error {
 	var err error
-	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log}); err != nil {
+	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop}); err != nil {
 		return err
 	}
 	n.later(n.store.Close)
@@ -264,6 +264,7 @@ func (n *Node) Run(ctx context.Context) error {
 	behind, background := errgroup.WithContext(life)
 	behind.Go(func() error { return n.mesh.Run(background) })
 	behind.Go(func() error { return n.saveAddrs(background) })
+	behind.Go(func() error { return n.store.Run(background) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():

@@ -16,12 +16,41 @@ import (
 // the listing may be told as a difference to.
 const maxBases = 4
 
+// errand is the work for one file.
+type errand struct {
+	*Node
+	name    verify.Name
+	publish func(*transit) // nil: nobody wants a part before the whole
+	transit *transit       // nil until one is published
+}
+
+// land ends the errand: clients that were given a part hear what became of the
+// rest.
+func (n *errand) land(err error) {
+	if t := n.transit; t != nil {
+		t.err = err
+		close(t.landed)
+		t.close()
+	}
+}
+
+// depart publishes a zip that has begun to arrive, if it is large. It reports
+// whether staged is now closed by land.
+func (n *errand) depart(signed *verify.Signed, holders []peer.ID, staged *store.Staged, t *exchange.Transfer) bool {
+	if n.publish == nil || n.transit != nil || signed.Record.Size < minStreamed {
+		return false
+	}
+	n.transit = newTransit(staged, t, origin{fromPeer, n.officeOf(first(holders, signed.Signer))})
+	n.publish(n.transit)
+	return true
+}
+
 // pull brings the files of a zip, whose record was admitted, from other offices
 // into the store. What has arrived stays there even when the rest fails.
-func (n *Node) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (origin, error) {
+func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (origin, error) {
 	rec := &signed.Record
 	var staged *store.Staged
-	stats, err := n.exchange().Pull(ctx, exchange.PullRequest{
+	t, err := n.exchange().Begin(ctx, exchange.PullRequest{
 		Module: rec.Name.Module, Root: rec.Digest, Holders: holders, Size: rec.Size,
 		Bases: n.bases(rec),
 		Stage: func(ctx context.Context, listing []byte) (missing []verify.File, err error) {
@@ -31,9 +60,13 @@ func (n *Node) pull(ctx context.Context, signed *verify.Signed, holders []peer.I
 			return staged.Missing()
 		},
 	})
-	if staged != nil {
+	if err == nil && !n.depart(signed, holders, staged, t) || err != nil && staged != nil {
 		defer staged.Close()
 	}
+	if err != nil {
+		return origin{}, err
+	}
+	stats, err := t.Done(ctx)
 	if err != nil {
 		return origin{}, err
 	}
