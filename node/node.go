@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -90,6 +91,7 @@ type Node struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
+	hop     string
 
 	store     *store.Store
 	mesh      *mesh.Mesh
@@ -120,7 +122,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	cfg.Dir = dir
 	n := &Node{
-		cfg: cfg, log: cfg.Log, started: time.Now(),
+		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
 		counts: newCounters(),
 	}
@@ -216,8 +218,9 @@ func (n *Node) openUpstreams(context.Context) error {
 	return nil
 }
 
-// hopID names this node in requests to upstreams, which may be other nodes.
-func (n *Node) hopID() string { return n.http.Addr().String() }
+// hopID names this node in requests to upstreams, which may be other nodes. It
+// is made by chance: addresses like [::]:8080 are those of many nodes.
+func (n *Node) hopID() string { return n.hop }
 
 func (n *Node) openDatabases(context.Context) error {
 	spec, err := verify.ParseSpec(n.cfg.SumDB)
