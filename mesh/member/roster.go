@@ -287,7 +287,7 @@ func (c *Credential) restsOn() []Key {
 // the stranger is a member at now; otherwise nothing changes. Everything else
 // among the statements is left out.
 func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (bool, error) {
-	trial := r.clone()
+	trial := r.Clone()
 	var own *Credential
 	var errs []error
 	var creds []*Credential
@@ -328,6 +328,7 @@ func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (b
 	return true, nil
 }
 
-func (r *Roster) clone() *Roster {
+// Clone returns a roster of its own with the same statements.
+func (r *Roster) Clone() *Roster {
 	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations)}
 }

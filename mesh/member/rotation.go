@@ -135,7 +135,7 @@ func (r *Roster) Follow(v *Rotation, node Key, now time.Time) (*Roster, *Credent
 	if v.Old() != r.mesh {
 		return nil, nil, fmt.Errorf("rotation by %s: %w", v.By(), ErrOtherMesh)
 	}
-	trial := r.clone()
+	trial := r.Clone()
 	if _, ok := trial.Evaluate(now).Member(v.By().Peer()); !ok {
 		if _, err := trial.Vouched(v.By(), v.wire.Author, now); err != nil {
 			return nil, nil, fmt.Errorf("rotation by %s: %w", v.By(), err)
