@@ -24,7 +24,7 @@ endif
 .PHONY: build run test check fmt vet lint race unit fuzz bench demo soak clean help
 
 build: ## bin/meshproxy
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
 
 run: build ## an office on 127.0.0.1:3000
 	bin/meshproxy serve

@@ -74,7 +74,7 @@ func (d *demo) run(ctx context.Context, bin string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 
-	a, err := d.start(ctx, "A", process.Options{Upstream: d.upstream, SumDB: d.sumdb})
+	a, err := d.start(ctx, "A", process.Options{Upstream: d.upstream, SumDB: d.sumdb, Flags: []string{"--office", "A"}})
 	if err != nil {
 		return err
 	}
