@@ -189,9 +189,9 @@ func rememberFor(err error) time.Duration {
 	case errors.Is(err, context.Canceled), errors.Is(err, errClosed):
 		return 0
 	case isAnswer(err):
-		return 5 * time.Second
+		return 2 * time.Second
 	case protocol.StatusOf(err) == http.StatusInternalServerError:
 		return 0 // a fault of this node: trying again costs nobody else
 	}
-	return 2 * time.Second
+	return time.Second
 }

@@ -73,7 +73,7 @@ func (n *Node) notObtained(name string, meshErr, err error) error {
 	if status == http.StatusInternalServerError {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return &protocol.Error{Status: status, Err: err, Text: fmt.Sprintf("%s: %s; %s", name, n.meshText(meshErr), err)}
+	return &protocol.Error{Status: status, Err: err, Text: fmt.Sprintf("%s; %s", err, n.meshText(meshErr))}
 }
 
 // onlyMesh is the error of an office that takes modules from other offices only.

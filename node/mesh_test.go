@@ -1,0 +1,77 @@
+package node_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/testnet/outside"
+)
+
+func TestMesh(t *testing.T) {
+	t.Run("an office without upstream has what another one fetched", func(t *testing.T) {
+		a := newAround(t)
+		one := a.Found("one", a.online())
+		for _, kind := range []string{"info", "mod", "zip"} {
+			a.want(one, 200, tagged+"v1.0.0."+kind)
+		}
+		a.want(one, 200, tagged+"list")
+		two := a.Join("two", one, a.offline())
+		a.Settle()
+		a.upstream.Stop()
+		for _, kind := range []string{"zip", "mod", "info"} {
+			if got, want := a.want(two, 200, tagged+"v1.0.0."+kind), a.want(one, 200, tagged+"v1.0.0."+kind); got != want {
+				t.Errorf("the .%s of the two offices differ", kind)
+			}
+		}
+		if got := a.want(two, 200, tagged+"list"); got != "v1.0.0\nv1.1.0\n" {
+			t.Errorf("list is %q in the other office", got)
+		}
+		a.wantText(two, 200, "/sumdb/sums.test/lookup/example.test/tagged@v1.0.0", "h1:")
+		a.wantText(two, 404, tagged+"v1.1.0.zip", "none of the 1 connected offices has it", "upstream: off")
+		one.Stop()
+		a.want(two, 200, tagged+"v1.0.0.zip")
+		a.Check()
+	})
+	t.Run("without the others an office says so, and not that there is nothing", func(t *testing.T) {
+		a := newAround(t)
+		one := a.Found("one", a.online())
+		two := a.Join("two", one, a.offline())
+		a.Settle()
+		one.Stop()
+		a.eventually(two, 503, tagged+"v1.0.0.zip")
+		a.wantText(two, 503, tagged+"v1.1.0.mod", "none of the 1 other offices is connected", "upstream: off")
+	})
+	t.Run("offices that ask at once fetch once", func(t *testing.T) {
+		a := newAround(t)
+		all := a.Start(3, a.online())
+		var wg sync.WaitGroup
+		for _, o := range all {
+			for range 5 {
+				wg.Go(func() {
+					if status, body, err := o.Get(tagged + "v1.0.0.zip"); err != nil || status != 200 {
+						t.Errorf("office %s: status %d, %v: %.200s", o.Name, status, err, body)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		a.wantCounts(map[outside.Kind]int{outside.Zip: 1})
+	})
+	t.Run("what a node fetched before it joined is good in the mesh", func(t *testing.T) {
+		a := newAround(t)
+		one := a.Found("one", a.offline())
+		two := a.Found("two", a.online())
+		a.want(two, 200, tagged+"v1.0.0.zip")
+		token := one.Invite(node.Invitation{Role: "member", TTL: patience, Uses: 1})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if _, err := two.Node().Join(ctx, token); err != nil {
+			t.Fatal(err)
+		}
+		a.Settle()
+		a.upstream.Stop()
+		a.want(one, 200, tagged+"v1.0.0.zip")
+	})
+}
