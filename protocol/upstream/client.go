@@ -81,7 +81,21 @@ func checkRedirect(req *http.Request, via []*http.Request, own ownAddrs) error {
 	if own.has(req.URL) {
 		return fmt.Errorf("redirect to %s refused: %w", req.URL.Redacted(), ErrLoop)
 	}
+	if req.URL.Host != via[0].URL.Host {
+		dropCredentials(req.Header)
+	}
 	return nil
+}
+
+// dropCredentials leaves a request only with headers that any host may see.
+func dropCredentials(h http.Header) {
+	for key := range h {
+		switch key {
+		case protocol.HopHeader, "User-Agent":
+		default:
+			delete(h, key)
+		}
+	}
 }
 
 // watch gives up a request that makes no progress: no answer for patience, or no

@@ -8,15 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/meshproxy/meshproxy/protocol"
-)
-
-const (
-	maxOutput = 8 << 20         // of the go command: a list of versions is its longest
-	maxStderr = 64 << 10        // of its messages, the end of which is kept
-	waitDelay = 5 * time.Second // from the kill to giving up on children that hold its output open
 )
 
 // passed are the variables that version control, credentials, proxies and
@@ -65,57 +58,20 @@ func directEnv(from environ, dir string) []string {
 // goCommand runs the go command and returns its output. When the run's context
 // ends, the command and all that it started are killed.
 func (r *run) goCommand(args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(r.ctx, r.d.o.Go, args...)
-	cmd.Dir = filepath.Join(r.dir, "work")
-	cmd.Env = r.env
-	cmd.WaitDelay = waitDelay
-	ownGroup(cmd)
-	stdout, stderr := &head{most: maxOutput}, &tail{most: maxStderr}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	err := cmd.Run()
+	got, err := runCommand(newCommand(r.ctx, filepath.Join(r.dir, "work"), r.env, append([]string{r.d.o.Go}, args...)...))
 	switch {
 	case r.ctx.Err() != nil:
 		return nil, failure(r.what, "direct", context.Cause(r.ctx))
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, protocol.Errorf(http.StatusInternalServerError, "%s: direct needs the go command, and %q is not found; install Go on this node or take direct out of its upstreams", r.what, r.d.o.Go)
-	case stdout.over:
+	case got.over:
 		return nil, protocol.Errorf(http.StatusBadGateway, "%s: direct: %w", r.what, &tooLarge{maxOutput})
 	case err != nil:
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
 			return nil, protocol.Errorf(http.StatusInternalServerError, "%s: direct: %w", r.what, err)
 		}
-		return stdout.kept, goError(r.what, string(stderr.kept))
+		return got.out, goError(r.what, got.text)
 	}
-	return stdout.kept, nil
-}
-
-// head keeps the beginning of what is written to it.
-type head struct {
-	kept []byte
-	most int
-	over bool
-}
-
-// Write implements io.Writer; it never fails, so that the writer can end.
-func (h *head) Write(p []byte) (int, error) {
-	room := min(h.most-len(h.kept), len(p))
-	h.over = h.over || room < len(p)
-	h.kept = append(h.kept, p[:room]...)
-	return len(p), nil
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	kept []byte
-	most int
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if over := len(t.kept) - t.most; over > 0 {
-		t.kept = append(t.kept[:0], t.kept[over:]...)
-	}
-	return len(p), nil
+	return got.out, nil
 }

@@ -281,12 +281,12 @@ func (p *proxy) broken(ctx context.Context, what string, err error) error {
 // Errors that no retry helps are permanent.
 func (p *proxy) open(ctx context.Context, what, target string, most int64) (*body, error) {
 	watched, w := newWatch(ctx, p.o.Patience, p.o.Stall)
-	req, err := p.request(watched, target)
-	if err != nil {
+	resp, err := p.send(watched, target)
+	var known *protocol.Error
+	if errors.As(err, &known) {
 		w.stop()
 		return nil, backoff.Permanent(err)
 	}
-	resp, err := p.client.Do(req)
 	if err != nil {
 		if cause := context.Cause(watched); cause != nil {
 			err = cause
@@ -305,6 +305,31 @@ func (p *proxy) open(ctx context.Context, what, target string, most int64) (*bod
 		return nil, backoff.Permanent(failure(what, p.label, err))
 	}
 	return b, nil
+}
+
+// send sends a request, and once more if it is refused and other credentials are
+// found for it.
+func (p *proxy) send(ctx context.Context, target string) (*http.Response, error) {
+	req, err := p.request(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.client.Do(req)
+	if err != nil || resp.StatusCode < 400 || resp.StatusCode >= 500 || p.user != nil {
+		return resp, err
+	}
+	again, err := p.auth.renew(req, resp)
+	if err == nil && !again {
+		return resp, nil
+	}
+	resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	if req, err = p.request(ctx, target); err != nil {
+		return nil, err
+	}
+	return p.client.Do(req)
 }
 
 // checkHead refuses an answer by its headers alone.
@@ -332,8 +357,8 @@ func (p *proxy) request(ctx context.Context, target string) (*http.Request, erro
 	if p.user != nil {
 		password, _ := p.user.Password()
 		req.SetBasicAuth(p.user.Username(), password)
-	} else {
-		p.auth.add(req)
+	} else if err := p.auth.add(req); err != nil {
+		return nil, err
 	}
 	if hops := joinHops(protocol.Hops(ctx), p.o.Self); hops != "" {
 		req.Header.Set(protocol.HopHeader, hops)

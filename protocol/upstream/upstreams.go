@@ -86,7 +86,7 @@ type entry struct {
 // nothing. An entry that names this node is an error with ErrLoop in its chain.
 func Parse(list string, o Options) (*Upstreams, error) {
 	o.defaults()
-	auth, err := newAuth(environ(o.Env))
+	auth, err := newAuth(environ(o.Env), o.Log)
 	if err != nil {
 		return nil, err
 	}
