@@ -109,10 +109,13 @@ func (m *Mesh) tokenHints() []member.Hint {
 // Invitations lists the invitations that are remembered, newest first.
 func (m *Mesh) Invitations() []member.Invitation { return m.view.Load().Invitations() }
 
-// Withdraw ends an invitation, named by its ID: the subject of its credential.
-// Nodes that have joined by it stay.
+// Withdraw ends an invitation, named by its token or by its ID, which is the
+// subject of its credential. Nodes that have joined by it stay.
 func (m *Mesh) Withdraw(id string) error {
 	k, err := member.ParseKey(id)
+	if t, tokenErr := member.ParseToken(id); tokenErr == nil {
+		k, err = t.Invitation.Subject(), nil
+	}
 	if err == nil {
 		if _, ok := m.view.Load().Invitation(k); !ok {
 			err = ErrNoSuchMember

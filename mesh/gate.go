@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ var errStranger = errors.New("the peer has shown no credential for this mesh")
 type gate struct {
 	isMember  func(peer.ID) bool // has a credential in force
 	isRemoved func(peer.ID) bool // was revoked
+	patience  time.Duration      // with strangers
 
 	mu        sync.Mutex // guards all below
 	open      map[protocol.ID]bool
@@ -42,6 +44,7 @@ type gate struct {
 	strangers map[network.Conn]*time.Timer
 	fromIP    map[netip.Addr]int
 	streams   map[peer.ID]int
+	blocked   map[peer.ID]time.Time // until when
 	refused   uint64
 	closed    bool
 }
@@ -57,6 +60,8 @@ func newGate(isMember, isRemoved func(peer.ID) bool) *gate {
 		strangers: map[network.Conn]*time.Timer{},
 		fromIP:    map[netip.Addr]int{},
 		streams:   map[peer.ID]int{},
+		blocked:   map[peer.ID]time.Time{},
+		patience:  strangerTime,
 	}
 }
 
@@ -108,8 +113,29 @@ func (g *gate) allowProtocol(id protocol.ID) (done func()) {
 	}
 }
 
+// block keeps a peer away until a time, whatever it shows; zero ends that.
+func (g *gate) block(p peer.ID, until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.blocked, func(_ peer.ID, until time.Time) bool { return time.Now().After(until) })
+	if until.IsZero() {
+		delete(g.blocked, p)
+	} else {
+		g.blocked[p] = until
+	}
+}
+
+func (g *gate) isBlocked(p peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Now().Before(g.blocked[p])
+}
+
 // InterceptPeerDial lets members be dialled, and those named in a token.
 func (g *gate) InterceptPeerDial(p peer.ID) bool {
+	if g.isBlocked(p) {
+		return false
+	}
 	if g.isMember(p) {
 		return true
 	}
@@ -127,6 +153,9 @@ func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured refuses who was revoked, and strangers where there are enough.
 func (g *gate) InterceptSecured(dir network.Direction, p peer.ID, addrs network.ConnMultiaddrs) bool {
+	if g.isBlocked(p) {
+		return false
+	}
 	if dir == network.DirOutbound || g.isMember(p) {
 		return true
 	}
@@ -158,7 +187,7 @@ func (g *gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason
 		return false, 0
 	}
 	g.fromIP[ip]++
-	g.strangers[c] = time.AfterFunc(strangerTime, func() {
+	g.strangers[c] = time.AfterFunc(g.patience, func() {
 		if !g.isMember(c.RemotePeer()) {
 			c.Close()
 		}

@@ -219,7 +219,7 @@ func (m *Mesh) answerJoin(w *wire, p peer.ID) (refusal, err error) {
 		return err, w.send(joinOffer{Status: statusOf(err)})
 	}
 	now := time.Now()
-	offer := joinOffer{Time: now.Unix(), Expires: now.Add(m.cfg.CredentialTTL).Unix()}
+	offer := joinOffer{Time: max(now.Unix(), m.leftAt(p)+1), Expires: now.Add(m.cfg.CredentialTTL).Unix()}
 	if err := w.send(offer); err != nil {
 		return nil, err
 	}
@@ -242,6 +242,20 @@ func (m *Mesh) answerJoin(w *wire, p peer.ID) (refusal, err error) {
 		m.gate.forget(conn)
 	}
 	return nil, nil
+}
+
+// leftAt is when a node left, 0 if it did not. Only what is granted later counts,
+// and clocks may differ a little.
+func (m *Mesh) leftAt(p peer.ID) int64 {
+	k, err := member.KeyOf(p)
+	if err != nil {
+		return 0
+	}
+	r := m.view.Load().Removed(k)
+	if r == nil || time.Until(time.Unix(r.At, 0)) > member.Skew/2 {
+		return 0
+	}
+	return r.At
 }
 
 // checkInvitation says whether an invitation admits p at now.

@@ -290,6 +290,20 @@ func (m *Mesh) dismiss(gone []peer.ID) {
 	}
 }
 
+// Block keeps a peer away for a time, for example one that keeps lying: its
+// connections close and none is made. It stays a member. Zero or less ends that.
+func (m *Mesh) Block(p peer.ID, d time.Duration) {
+	if d <= 0 {
+		m.gate.block(p, time.Time{})
+		signal(m.redial)
+		return
+	}
+	m.gate.block(p, time.Now().Add(d))
+	if err := m.host.Network().ClosePeer(p); err != nil {
+		m.log.Debug("close connections", "peer", p, "err", err)
+	}
+}
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

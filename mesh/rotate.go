@@ -79,7 +79,7 @@ func (m *Mesh) follow(ctx context.Context, r *member.Rotation, key crypto.PrivKe
 	m.moving.Lock()
 	defer m.moving.Unlock()
 	m.mu.Lock()
-	old := m.roster
+	old := m.roster.Clone()
 	m.mu.Unlock()
 	roster, self, err := old.Follow(r, m.signer.Public, time.Now())
 	if err != nil {
@@ -101,13 +101,12 @@ func (m *Mesh) saveMove(v move) error {
 	m.mu.Lock()
 	m.moves = append(m.moves, v)
 	m.moves = m.moves[max(0, len(m.moves)-maxMoves):]
-	moves := slices.Clone(m.moves)
-	m.mu.Unlock()
 	var s movesState
-	for _, v := range moves {
+	for _, v := range m.moves {
 		s.Rotations = append(s.Rotations, v.rotation.Bytes())
 		s.Rosters = append(s.Rosters, rosterState{v.old.Statements(func(member.ID) bool { return true })})
 	}
+	m.mu.Unlock()
 	return m.putState(stateMoves, s)
 }
 

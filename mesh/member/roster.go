@@ -34,15 +34,23 @@ const (
 // invitations, revocations. The zero value is not usable; see NewRoster.
 type Roster struct {
 	mesh, founder Key
-	credentials   map[Key][]*Credential // by subject, newest first
+	credentials   map[subject][]*Credential // newest first
 	revocations   map[ID]*Revocation
 }
+
+// subject keeps apart what a key is as a node and as the bearer of an invitation.
+type subject struct {
+	kind Kind
+	key  Key
+}
+
+func (c *Credential) subject() subject { return subject{c.Grant().Kind, c.Subject()} }
 
 // NewRoster returns the roster of the mesh that founder's credential is for.
 // Only chains that begin with the same mesh key and the same founder enter it,
 // so a leaked mesh key cannot grant a second founder to anybody who is in.
 func NewRoster(mesh, founder Key) *Roster {
-	return &Roster{mesh, founder, map[Key][]*Credential{}, map[ID]*Revocation{}}
+	return &Roster{mesh, founder, map[subject][]*Credential{}, map[ID]*Revocation{}}
 }
 
 // Mesh is the mesh key.
@@ -61,7 +69,7 @@ func (r *Roster) AddCredential(c *Credential, now time.Time) (bool, error) {
 	case stale(c, now):
 		return false, fmt.Errorf("credential of %s: %w", c.Subject(), ErrStale)
 	}
-	known := r.credentials[c.Subject()]
+	known := r.credentials[c.subject()]
 	if slices.ContainsFunc(known, func(k *Credential) bool { return k.id == c.id }) {
 		return false, nil
 	}
@@ -74,7 +82,7 @@ func (r *Roster) AddCredential(c *Credential, now time.Time) (bool, error) {
 	next := append(slices.Clone(known), c)
 	slices.SortFunc(next, newestFirst)
 	next = next[:min(len(next), maxPerSubject)]
-	r.credentials[c.Subject()] = next
+	r.credentials[c.subject()] = next
 	return slices.Contains(next, c), nil
 }
 
@@ -100,8 +108,7 @@ func (r *Roster) founded(c *Credential) bool {
 }
 
 func (r *Roster) knowsNode(k Key) bool {
-	known := r.credentials[k]
-	return len(known) > 0 && known[0].Grant().Kind == Node
+	return len(r.credentials[subject{Node, k}]) > 0
 }
 
 // AddRevocation adds a revocation by a node that is known here. It reports
@@ -126,9 +133,9 @@ func (r *Roster) AddRevocation(v *Revocation, now time.Time) (bool, error) {
 // mayRevoke: a node may take itself out; an admin may take out whoever its own
 // right does not come from.
 func (r *Roster) mayRevoke(v *Revocation) bool {
-	return slices.ContainsFunc(r.credentials[v.By], func(c *Credential) bool {
+	return slices.ContainsFunc(r.credentials[subject{Node, v.By}], func(c *Credential) bool {
 		g := c.Grant()
-		return g.Kind == Node && (v.Leave() || g.Role == Admin && !c.through(v.Target))
+		return v.Leave() || g.Role == Admin && !c.through(v.Target)
 	})
 }
 
@@ -255,7 +262,7 @@ func (r *Roster) Bundle(c *Credential, limit int) []Statement {
 	for len(queue) > 0 {
 		var next []*Credential
 		for _, k := range queue[0].restsOn() {
-			known := r.credentials[k]
+			known := r.credentials[subject{Node, k}]
 			if seen[k] || len(known) == 0 || size+len(known[0].raw) > limit {
 				continue
 			}

@@ -79,8 +79,9 @@ func (v *View) Invitation(bearer Key) (Invitation, bool) {
 // Evaluate says who is a member at now.
 func (r *Roster) Evaluate(now time.Time) *View {
 	v := &View{members: map[peer.ID]Info{}, removed: map[Key]*Revocation{}}
-	inForce := r.revocationsInForce()
-	for _, rev := range inForce {
+	byTarget := map[Key][]*Revocation{}
+	for _, rev := range r.revocationsInForce() {
+		byTarget[rev.Target] = append(byTarget[rev.Target], rev)
 		// Of several against one key the same one is shown everywhere; a
 		// removal outranks a leave, after which a node may come back.
 		have := v.removed[rev.Target]
@@ -91,21 +92,23 @@ func (r *Roster) Evaluate(now time.Time) *View {
 	}
 	admitted := map[Key][]peer.ID{}
 	for subject, known := range r.credentials {
-		r.evaluateSubject(v, subject, known, inForce, admitted, now)
+		if subject.kind == Node {
+			r.evaluateNode(v, subject.key, known, byTarget, admitted, now)
+		}
 	}
-	r.evaluateInvitations(v, inForce, admitted)
+	r.evaluateInvitations(v, byTarget, admitted)
 	return v
 }
 
-func (r *Roster) evaluateSubject(v *View, subject Key, known []*Credential, inForce []*Revocation,
+func (r *Roster) evaluateNode(v *View, subject Key, known []*Credential, byTarget map[Key][]*Revocation,
 	admitted map[Key][]peer.ID, now time.Time) {
 	var invitations []Key
 	for _, c := range known { // newest first
 		g := c.Grant()
-		if inv, ok := c.Invitation(); ok && g.Kind == Node && !slices.Contains(invitations, inv.Subject) {
+		if inv, ok := c.Invitation(); ok && !slices.Contains(invitations, inv.Subject) {
 			invitations = append(invitations, inv.Subject)
 		}
-		if g.Kind != Node || !sound(c, inForce) {
+		if !sound(c, byTarget) {
 			continue
 		}
 		from, until := time.Unix(g.Issued, 0).Add(-Skew), time.Unix(g.Expires, 0)
@@ -127,18 +130,18 @@ func (v *View) changesAt(now, t time.Time) {
 	}
 }
 
-func (r *Roster) evaluateInvitations(v *View, inForce []*Revocation, admitted map[Key][]peer.ID) {
+func (r *Roster) evaluateInvitations(v *View, byTarget map[Key][]*Revocation, admitted map[Key][]peer.ID) {
 	for subject, known := range r.credentials {
-		c := known[0]
-		g := c.Grant()
-		if g.Kind != Invite {
+		if subject.kind != Invite {
 			continue
 		}
-		slices.Sort(admitted[subject])
+		c := known[0]
+		g := c.Grant()
+		slices.Sort(admitted[subject.key])
 		v.invitations = append(v.invitations, Invitation{
 			Credential: c, By: c.issuer(len(c.grants) - 1).Peer(), Role: g.Role, Office: g.Office,
 			Expires: time.Unix(g.Expires, 0).UTC(), Uses: int(g.Uses),
-			Admitted: admitted[subject], Withdrawn: !sound(c, inForce),
+			Admitted: admitted[subject.key], Withdrawn: !sound(c, byTarget),
 		})
 	}
 	slices.SortFunc(v.invitations, func(a, b Invitation) int { return newestFirst(a.Credential, b.Credential) })
@@ -147,28 +150,30 @@ func (r *Roster) evaluateInvitations(v *View, inForce []*Revocation, admitted ma
 // sound reports whether no revocation in force takes the credential away: not
 // its subject, and none of the keys that signed or witnessed it, unless that
 // revocation lets the signature stand.
-func sound(c *Credential, inForce []*Revocation) bool {
-	last := len(c.grants) - 1
-	for _, rev := range inForce {
-		if rev.Leave() {
-			if rev.Target == c.Subject() && c.Grant().Issued <= rev.At {
-				return false
-			}
-			continue
-		}
-		if rev.Target == c.Subject() {
+func sound(c *Credential, byTarget map[Key][]*Revocation) bool {
+	if len(byTarget) == 0 {
+		return true
+	}
+	for _, rev := range byTarget[c.Subject()] {
+		if !rev.Leave() || c.Grant().Issued <= rev.At {
 			return false
 		}
-		if w := c.wire.Witness; w != nil && w.By == rev.Target && !rev.keeps(c.ids[last]) {
+	}
+	if w := c.wire.Witness; w != nil && !stands(c.ids[len(c.ids)-1], byTarget[w.By]) {
+		return false
+	}
+	for i := range c.grants {
+		if !stands(c.ids[i], byTarget[c.issuer(i)]) {
 			return false
-		}
-		for i := range c.grants {
-			if c.issuer(i) == rev.Target && !rev.keeps(c.ids[i]) {
-				return false
-			}
 		}
 	}
 	return true
+}
+
+// stands reports whether every removal of who signed a link lets it stand. Who
+// has left has done nothing wrong.
+func stands(link ID, removals []*Revocation) bool {
+	return !slices.ContainsFunc(removals, func(v *Revocation) bool { return !v.Leave() && !v.keeps(link) })
 }
 
 // revocationsInForce settles which revocations count. One whose author was
