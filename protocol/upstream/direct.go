@@ -25,8 +25,9 @@ type direct struct {
 	o    Options
 	runs *semaphore.Weighted // first come, first served
 
-	mu  sync.Mutex
-	vcs string // directory of clones, shared by all runs; made by the first. Guarded by mu
+	mu   sync.Mutex
+	vcs  string // directory of clones, shared by all runs; made by the first. Guarded by mu
+	done int    // runs that have ended; guarded by mu
 }
 
 func newDirect(o Options) *direct {
@@ -34,18 +35,6 @@ func newDirect(o Options) *direct {
 }
 
 func (d *direct) name() string { return "direct" }
-
-// close removes the clones.
-func (d *direct) close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.vcs == "" {
-		return nil
-	}
-	dir := d.vcs
-	d.vcs = ""
-	return os.RemoveAll(dir)
-}
 
 // listed is what this package reads of the output of go list -m -json.
 type listed struct {
@@ -172,6 +161,7 @@ func (d *direct) in(ctx context.Context, what, mod, rev string, f func(*run) err
 	if err := d.runs.Acquire(ctx, 1); err != nil {
 		return failure(what, "direct", err)
 	}
+	defer d.trim()
 	defer d.runs.Release(1)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.o.Deadline, &errStalled{d.o.Deadline, "end of the go command"})
 	defer cancel()
@@ -230,22 +220,6 @@ func (d *direct) newRun(what string) (*run, error) {
 	// Without the link each run would clone again; it only costs time.
 	_ = os.Symlink(vcs, filepath.Join(dir, "mod", "cache", "vcs"))
 	return r, nil
-}
-
-// clones returns the directory of clones. The go command locks each clone, so
-// that runs may share it.
-func (d *direct) clones() (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.vcs != "" {
-		return d.vcs, nil
-	}
-	dir, err := os.MkdirTemp(d.o.TempDir, "clones-*")
-	if err != nil {
-		return "", err
-	}
-	d.vcs = dir
-	return dir, nil
 }
 
 func (r *run) close() {

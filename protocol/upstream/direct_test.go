@@ -1,8 +1,10 @@
 package upstream_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -177,5 +179,60 @@ func TestDirectWithoutTags(t *testing.T) {
 	f, err := u.File(t.Context(), name(mod, list.Pseudo[0], verify.Mod))
 	if err != nil || string(f.Data) != "module example.test/acme/x.git\n" {
 		t.Errorf("go.mod of a module without one: %+v, %v", f, err)
+	}
+}
+
+// TestDirectTruth holds what the go command makes of tags: retracted versions
+// stay listed, modules in subdirectories have tags of their own, and
+// +incompatible is for modules without go.mod.
+func TestDirectTruth(t *testing.T) {
+	r := newRepos(t)
+	const mod = "example.test/acme/x.git"
+	r.commit(t, "x.git", map[string]string{"x.go": "package x\n"}, "v1.0.0", "v2.0.0")
+	r.commit(t, "y.git", map[string]string{"go.mod": "module example.test/acme/y.git\n"}, "v1.0.0")
+	r.commit(t, "y.git", map[string]string{
+		"go.mod":     "module example.test/acme/y.git\n\nretract v1.0.0 // broken\n",
+		"sub/go.mod": "module example.test/acme/y.git/sub\n",
+	}, "v1.1.0", "sub/v0.3.0", "v1.2", "not-a-version")
+	u := r.upstreams(t)
+	for _, test := range []struct{ name, mod, versions, latest string }{
+		{"incompatible", mod, "v1.0.0 v2.0.0+incompatible", "v2.0.0+incompatible"},
+		{"retracted", "example.test/acme/y.git", "v1.0.0 v1.1.0", "v1.1.0"},
+		{"subdirectory", "example.test/acme/y.git/sub", "v0.3.0", "v0.3.0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			list, err := u.List(t.Context(), test.mod)
+			if err != nil || strings.Join(list.Tagged, " ") != test.versions {
+				t.Errorf("list: %+v, %v; want %s", list, err, test.versions)
+			}
+			latest, err := u.Latest(t.Context(), test.mod)
+			if err != nil || latest.Name.Module.Version != test.latest {
+				t.Errorf("latest: %+v, %v; want %s", latest, err, test.latest)
+			}
+			if also := strings.Join(others(latest), " "); also != "info mod" {
+				t.Errorf("with latest came %q", also)
+			}
+		})
+	}
+	f, err := u.Query(t.Context(), mod, "v2.0.0")
+	if err != nil || f.Name.Module.Version != "v2.0.0+incompatible" {
+		t.Errorf("tag that needs incompatible: %+v, %v", f, err)
+	}
+}
+
+// TestDirectClonesAreBounded fetches so often that the clones are looked at, and
+// goes on working after they were removed.
+func TestDirectClonesAreBounded(t *testing.T) {
+	r := newRepos(t)
+	r.commit(t, "x.git", map[string]string{"go.mod": "module example.test/acme/x.git\n"}, "v1.0.0")
+	var log bytes.Buffer
+	u := parse(t, "direct", upstream.Options{Env: r.env, Clones: 1, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 33 {
+		if _, err := u.File(t.Context(), name("example.test/acme/x.git", "v1.0.0", verify.Mod)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "clones of direct are removed"); n != 1 {
+		t.Errorf("removed %d times, want once; log:\n%s", n, &log)
 	}
 }

@@ -23,6 +23,7 @@ const (
 	DefaultFetches       = 32
 	DefaultZips          = 12
 	DefaultDirect        = 4
+	DefaultClones        = 4 << 30
 )
 
 // ErrLoop is in the chain of errors that refuse a list which names this node.
@@ -44,6 +45,7 @@ type Options struct {
 	Fetches   int               // small files in flight at one proxy
 	Zips      int               // zips in flight at one proxy
 	Direct    int               // go commands at a time
+	Clones    int64             // bytes of clones kept between them
 	Log       *slog.Logger      // retries and fallbacks; nil: none
 }
 
@@ -56,6 +58,7 @@ func (o *Options) defaults() {
 	o.Fetches = cmp.Or(o.Fetches, DefaultFetches)
 	o.Zips = cmp.Or(o.Zips, DefaultZips)
 	o.Direct = cmp.Or(o.Direct, DefaultDirect)
+	o.Clones = cmp.Or(o.Clones, DefaultClones)
 	if o.Env == nil {
 		o.Env = os.Environ()
 	}
