@@ -185,7 +185,7 @@ func (x *Exchange) claimAt(ctx context.Context, home peer.ID, c claimed, req *cl
 	// The stream outlives this call if it becomes a lease.
 	sctx, cancel := context.WithCancel(x.ctx)
 	unhook := context.AfterFunc(ctx, cancel)
-	t := &remoteTurn{x: x, c: c, home: home, cancel: cancel}
+	t := &remoteTurn{x: x, c: c, at: home, cancel: cancel}
 	r, err := t.open(sctx, req)
 	for err == nil && r.State == claimWait {
 		err = t.l.recv(&r, maxClaim)

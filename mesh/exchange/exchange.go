@@ -88,9 +88,9 @@ type Config struct {
 	Budget time.Duration // for a question to members, beyond the round trip; 0 is 300 ms
 	Stall  time.Duration // a fetcher without progress for so long is replaced; 0 is 30 s
 
-	Share    func(path string) bool // whether a module is handed to other members; nil is yes
-	Up, Down Bandwidth              // limits of what is sent and received
-	CutOff   func(p peer.ID, err error)
+	Share    func(path string) bool     // whether a module is handed to other members; nil is yes
+	Up, Down Bandwidth                  // limits of what is sent and received
+	CutOff   func(p peer.ID, err error) // told of a peer that keeps lying; must not block
 
 	Log     *slog.Logger          // nil is slog.Default()
 	Metrics prometheus.Registerer // nil is none

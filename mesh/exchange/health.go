@@ -14,7 +14,8 @@ const (
 	maxBackoff   = time.Minute      //
 	liePenalty   = 10 * time.Minute // how long a liar is asked last
 	lieMemory    = 24 * time.Hour   // how long a lie counts
-	maxLies      = 3                // lies within lieMemory after which a peer is cut off
+	maxLies      = 3                // lies within lieMemory after which a peer is cut off,
+	cutOffTime   = time.Hour        // and asked nothing for so long
 )
 
 // health remembers how peers behaved: how fast they answered, how fast they
@@ -115,12 +116,26 @@ func (h *health) lied(p peer.ID) int {
 	return len(c.lies)
 }
 
-// usable reports whether p is worth a try now: it is in no backoff.
+// usable reports whether p is worth a try now: it is in no backoff and was not
+// cut off.
 func (h *health) usable(p peer.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	c, now := h.peers[p], h.now()
+	return c == nil || (!now.Before(c.retryAt) && !c.cutOff(now))
+}
+
+func (c *conduct) cutOff(now time.Time) bool {
+	n := len(c.lies)
+	return n >= maxLies && now.Sub(c.lies[n-1]) < cutOffTime
+}
+
+// banned reports whether p was cut off lately.
+func (h *health) banned(p peer.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	c := h.peers[p]
-	return c == nil || !h.now().Before(c.retryAt)
+	return c != nil && c.cutOff(h.now())
 }
 
 // rtt is the time from request to answer that p showed so far; 0 is unknown.

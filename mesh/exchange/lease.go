@@ -39,6 +39,7 @@ type turn interface {
 	// close gives the turn up, if it was not reported.
 	close(err error)
 	claim() claimed
+	home() peer.ID
 }
 
 // reportTimeout is how long a home peer may take to check and keep a record.
@@ -113,7 +114,7 @@ func (x *Exchange) resume(ctx context.Context, c claimed) turn {
 			return &localTurn{x: x, c: c, who: who}
 		}
 		sctx, cancel := context.WithCancel(x.ctx)
-		t := &remoteTurn{x: x, c: c, home: home, cancel: cancel}
+		t := &remoteTurn{x: x, c: c, at: home, cancel: cancel}
 		r, err := t.open(sctx, req)
 		if err == nil && r.State == claimFetch {
 			if err = t.listen(sctx); err == nil {
@@ -176,15 +177,35 @@ func (l *Lease) end(ctx context.Context, m *claimReport) error {
 	l.mu.Unlock()
 	l.stop()
 	<-l.kept // heartbeats have ended, so the turn is this goroutine's alone
-	var err error
-	if m != nil && !l.settled() {
-		err = l.turn.report(ctx, m)
+	if m == nil || l.settled() {
+		l.turn.close(nil)
+		return nil
 	}
-	l.turn.close(err)
-	if err != nil {
+	if err := l.report(ctx, m); err != nil {
 		return fmt.Errorf("end the lease of %s: %w", l.turn.claim().key, err)
 	}
 	return nil
+}
+
+// report tells the home peer the result, or the next one if it is gone.
+func (l *Lease) report(ctx context.Context, m *claimReport) error {
+	var errs []error
+	for range maxDeadHomes {
+		err := l.turn.report(ctx, m)
+		l.turn.close(err)
+		if !errors.Is(err, errHomeGone) {
+			return err
+		}
+		errs = append(errs, err)
+		l.x.health.failed(l.turn.home())
+		next := l.x.resume(ctx, l.turn.claim())
+		if next == nil {
+			return ctx.Err() // another fetcher was there first
+		}
+		l.turn = next
+	}
+	l.turn.close(errHomeGone)
+	return errors.Join(errs...)
 }
 
 // settled reports whether others know the result already.
@@ -205,6 +226,7 @@ type localTurn struct {
 }
 
 func (t *localTurn) claim() claimed { return t.c }
+func (t *localTurn) home() peer.ID  { return t.x.self }
 
 // keep watches that the fetch gets on, as a home peer does for a remote fetcher.
 func (t *localTurn) keep(ctx context.Context, progress func() uint64) error {
@@ -242,7 +264,7 @@ func (t *localTurn) close(error) { t.x.desk.leave(t.who) }
 type remoteTurn struct {
 	x       *Exchange
 	c       claimed
-	home    peer.ID
+	at      peer.ID
 	l       *link
 	stop    func(error)
 	cancel  context.CancelFunc // of the stream's context
@@ -250,10 +272,11 @@ type remoteTurn struct {
 }
 
 func (t *remoteTurn) claim() claimed { return t.c }
+func (t *remoteTurn) home() peer.ID  { return t.at }
 
 // open sends the claim and returns the first reply.
 func (t *remoteTurn) open(ctx context.Context, req *claimRequest) (r claimReply, err error) {
-	t.l, t.stop, err = t.x.ask(ctx, t.home, ClaimID, Client)
+	t.l, t.stop, err = t.x.ask(ctx, t.at, ClaimID, Client)
 	if err != nil {
 		return r, err
 	}
@@ -265,7 +288,7 @@ func (t *remoteTurn) open(ctx context.Context, req *claimRequest) (r claimReply,
 	if err := t.l.recv(&r, maxClaim); err != nil {
 		return r, err
 	}
-	t.x.health.answered(t.home, time.Since(start))
+	t.x.health.answered(t.at, time.Since(start))
 	return r, nil
 }
 
@@ -304,7 +327,7 @@ func (t *remoteTurn) keep(ctx context.Context, progress func() uint64) error {
 		select {
 		case now := <-beat.C:
 			if now.Sub(heard) > leaseTimeout {
-				t.x.health.failed(t.home)
+				t.x.health.failed(t.at)
 				return errHomeGone
 			}
 		case r, ok := <-t.replies:
@@ -333,7 +356,7 @@ func (t *remoteTurn) report(ctx context.Context, m *claimReport) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { t.l.s.Reset() })()
 	if err := t.say(m); err != nil {
-		return err
+		return errors.Join(errHomeGone, err)
 	}
 	for r := range t.replies {
 		if r.State != claimWait && r.State != claimFetch {

@@ -145,7 +145,7 @@ func (t *Transfer) begin(ctx context.Context) (*source, error) {
 // is alone.
 func (t *Transfer) addHolders(ids []peer.ID) {
 	for _, p := range ids {
-		if p != t.x.self && !t.tried[p] && !slices.Contains(t.holders, p) && t.x.cfg.Members.IsMember(p) {
+		if p != t.x.self && !t.tried[p] && !slices.Contains(t.holders, p) && t.x.cfg.Members.IsMember(p) && !t.x.health.banned(p) {
 			t.holders = append(t.holders, p)
 		}
 	}

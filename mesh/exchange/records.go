@@ -27,6 +27,7 @@ const maxVariants = 4
 type Found struct {
 	Name     verify.Name
 	Records  []*verify.Signed // distinct statements, each with a good signature; whether they are true is not checked
+	Senders  []peer.ID        // of each of Records, the member that handed it over
 	Holders  []peer.ID        // members that hold the bytes, best first
 	Fetching peer.ID          // the member that a home peer told to fetch it; "" is nobody
 	Answered int              // members that answered about this name; 0 means that nobody was reached
@@ -83,6 +84,7 @@ func except(ids, not []peer.ID) []peer.ID {
 type question struct {
 	full, brief []int
 	related     bool
+	counted     map[int]bool // names that the peer answered about
 }
 
 // inquiry is the state of one call of Records. Only the calling goroutine uses it.
@@ -93,7 +95,8 @@ type inquiry struct {
 	said     map[int][]peer.ID     // who said in brief to have a record
 	related  map[module.Version]bool
 	asked    int
-	answered int
+	answered int // peers that said anything
+	waiting  int // peers that are to name related files, and have not done yet
 }
 
 func newInquiry(names []verify.Name, o RecordsOptions) *inquiry {
@@ -186,6 +189,12 @@ func (q *inquiry) secondPlan() map[peer.ID]*question {
 		}
 		for _, p := range said[:min(len(said), 2)] {
 			put(plan, p, i, true, q.opts.Related)
+			plan[p].counted = map[int]bool{}
+		}
+	}
+	for _, w := range plan {
+		for _, i := range w.full {
+			w.counted[i] = true // in the first round
 		}
 	}
 	return plan
@@ -194,7 +203,7 @@ func (q *inquiry) secondPlan() map[peer.ID]*question {
 // settled reports whether waiting for more peers would only add to what is
 // known well enough.
 func (q *inquiry) settled() bool {
-	if q.opts.All {
+	if q.opts.All || q.waiting > 0 {
 		return false
 	}
 	for i := range q.found {
@@ -223,49 +232,67 @@ func (x *Exchange) round(ctx context.Context, q *inquiry, plan map[peer.ID]*ques
 	defer cancel()
 	in := make(chan heard, 64)
 	open := 0
+	q.waiting = 0
 	for p, w := range plan {
 		if x.start(func() { x.askRecords(ctx, p, q.found, w, in) }) {
 			open++
 			q.asked++
+			if w.related {
+				q.waiting++
+			}
 		}
 	}
 	for open > 0 {
 		h := <-in // each asker ends in time, and says so
+		w := plan[h.from]
 		if h.end {
 			open--
-			if h.err == nil {
-				q.answered++
-				for _, i := range plan[h.from].full {
-					q.found[i].Answered++
-				}
-				for _, i := range plan[h.from].brief {
-					q.found[i].Answered++
-				}
+			if w.related {
+				q.waiting--
 			}
-			continue
+			if h.err == nil { // what it did not mention it does not know
+				w.answered(q, slices.Concat(w.full, w.brief)...)
+			}
+		} else {
+			q.take(h, w)
 		}
-		q.take(h)
 		if q.settled() {
 			cancel() // the askers still end, but at once
 		}
 	}
 }
 
+// answered counts the peer among those that answered about names.
+func (w *question) answered(q *inquiry, names ...int) {
+	if w.counted == nil {
+		w.counted = map[int]bool{}
+		q.answered++
+	}
+	for _, i := range names {
+		if !w.counted[i] {
+			w.counted[i] = true
+			q.found[i].Answered++
+		}
+	}
+}
+
 // take adds one entry to what is known.
-func (q *inquiry) take(h heard) {
-	for _, w := range h.entry.Related[:min(len(h.entry.Related), maxRelated)] {
-		if n, err := w.name(); err == nil {
+func (q *inquiry) take(h heard, w *question) {
+	for _, r := range h.entry.Related[:min(len(h.entry.Related), maxRelated)] {
+		if n, err := r.name(); err == nil {
 			q.related[n.Module] = true
 		}
 	}
 	if h.index < 0 {
 		return
 	}
+	w.answered(q, h.index)
 	f := &q.found[h.index]
 	if h.rec != nil && len(f.Records) < maxVariants && !slices.ContainsFunc(f.Records, func(s *verify.Signed) bool {
 		return s.Record.Digest == h.rec.Record.Digest
 	}) {
 		f.Records = append(f.Records, h.rec)
+		f.Senders = append(f.Senders, h.from)
 	}
 	if h.rec == nil && len(h.entry.Digest) > 0 {
 		q.said[h.index] = append(q.said[h.index], h.from)

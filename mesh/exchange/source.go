@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -30,6 +31,7 @@ type source struct {
 	l        *link
 	stop     func(error)
 	restarts int
+	lied     sync.Once
 	opened   bool // filesOpened was read
 	offsets  map[int]int64
 
@@ -157,9 +159,10 @@ func (s *source) recvListing(m *filesOpened) error {
 	return err
 }
 
-// lie notes that the peer lied, and returns err.
+// lie notes that the peer lied, and returns err. However many bad files it sent
+// at once, they count as one lie: a damaged disk is not worse than malice.
 func (s *source) lie(err error) error {
-	s.t.x.liar(s.peer, err)
+	s.lied.Do(func() { s.t.x.liar(s.peer, err) })
 	s.t.x.metrics.pulled.WithLabelValues("bad").Inc()
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -349,4 +350,10 @@ func (o *office) served(r *release) {
 	if got.Root != r.root {
 		o.t.Fatalf("%s serves %v with root %v, want %v", o.name, r.module, got.Root.H1(), r.root.H1())
 	}
+}
+
+// isReset reports whether the other side reset a stream.
+func isReset(err error) bool {
+	var reset *network.StreamError
+	return errors.As(err, &reset)
 }
