@@ -57,6 +57,32 @@ func badgerOptions(dir string, o Options) badger.Options {
 	return b
 }
 
+// removeEmpty removes logs of no length from Badger's directory. A crash between
+// the creation of a log and its first extension leaves one; nothing was written to
+// it, and Badger does not open with it.
+func removeEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".vlog" && ext != ".mem" {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // badgerLog passes on Badger's warnings and errors; its chatter is for debugging.
 type badgerLog struct{ l *slog.Logger }
 

@@ -138,6 +138,9 @@ func (s *Store) open() (err error) {
 	if err := os.Mkdir(s.spool(), 0o700); err != nil {
 		return err
 	}
+	if err := removeEmpty(s.data); err != nil {
+		return err
+	}
 	if err := s.room(0); err != nil {
 		s.o.Logger.Warn("store opens with little space left", "error", err)
 	}
