@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -108,8 +109,9 @@ func checkPair(k, value []byte) error {
 	return nil
 }
 
-// SumDB is the cache of a verify.Database: immutable tiles, lookups, and tree
-// heads. A damaged entry is as good as none.
+// SumDB is the cache of a verify.Database: immutable tiles, proofs, and the tree
+// head. What is damaged is ErrDamaged and not fs.ErrNotExist: without its tree head
+// a database would start afresh, and believe a rolled back one.
 func (s *Store) SumDB() verify.DBCache { return sumDB{s} }
 
 type sumDB struct{ s *Store }
@@ -117,16 +119,22 @@ type sumDB struct{ s *Store }
 // Get returns a copy of what Put kept, or fs.ErrNotExist.
 func (c sumDB) Get(name string) ([]byte, error) {
 	b, err := c.s.value(key(spaceSumDB, name))
-	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return nil, fmt.Errorf("checksum database cache %.200q: %w", name, fs.ErrNotExist)
+	case err != nil:
+		return nil, fmt.Errorf("checksum database cache %.200q: %w", name, err)
 	}
-	return b, err
+	return b, nil
 }
 
-// Put keeps value. It is not synced: what a crash takes is fetched again.
+// Put keeps value. The tree head and evidence are on disk when Put returns, and so
+// is all that was put before it. Tiles and proofs alone are not synced: what a crash
+// takes of them is fetched again.
 func (c sumDB) Put(name string, value []byte) error {
 	if value == nil {
 		value = []byte{}
 	}
-	return c.s.setValue(key(spaceSumDB, name), value, false)
+	durable := strings.HasSuffix(name, "/latest") || strings.HasSuffix(name, "/forks")
+	return c.s.setValue(key(spaceSumDB, name), value, durable)
 }
