@@ -148,6 +148,16 @@ func (h *health) rtt(p peer.ID) time.Duration {
 	return 0
 }
 
+// speed is how many bytes a second p delivered so far; 0 is unknown.
+func (h *health) speed(p peer.ID) float64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.peers[p]; c != nil {
+		return c.speed
+	}
+	return 0
+}
+
 // rank sorts peers, best first: those in good standing before those in backoff
 // before recent liars; among equals by round trips in steps of a factor of four,
 // so that a LAN goes before a WAN, but a little distance does not starve anybody

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -21,8 +22,8 @@ const largeFile = 1 << 20
 type joint struct {
 	raw  modzip.Raw
 	w    *io.PipeWriter
-	off  int64     // bytes that went in
-	from []peer.ID // who sent them
+	off  atomic.Int64 // bytes that went in
+	from []peer.ID    // who sent them
 	put  chan error
 	busy bool // somebody copies; guarded by the transfer's mu
 }
@@ -51,14 +52,14 @@ func (j *joint) copy(p peer.ID, src io.Reader, progress func(int)) error {
 		j.from = append(j.from, p)
 	}
 	buf := make([]byte, 64<<10)
-	for j.off < j.raw.CompressedSize {
-		n, err := io.ReadFull(src, buf[:min(int64(len(buf)), j.raw.CompressedSize-j.off)])
+	for off := j.off.Load(); off < j.raw.CompressedSize; off = j.off.Load() {
+		n, err := io.ReadFull(src, buf[:min(int64(len(buf)), j.raw.CompressedSize-off)])
 		if n > 0 {
 			progress(n)
 			if _, werr := j.w.Write(buf[:n]); werr != nil {
 				return j.verdict(nil)
 			}
-			j.off += int64(n)
+			j.off.Add(int64(n))
 		}
 		if err != nil {
 			return errors.Join(errAbandoned, err)

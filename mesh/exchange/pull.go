@@ -75,6 +75,7 @@ type Transfer struct {
 	restarts map[peer.ID]int
 	askedDHT bool
 	active   int
+	sources  map[peer.ID]*source // those active
 	stats    PullStats
 	peerErr  error // last error of a peer
 	failed   error // of this node
@@ -103,7 +104,7 @@ func (x *Exchange) Begin(ctx context.Context, req PullRequest) (*Transfer, error
 		x: x, req: req, start: time.Now(), ended: make(chan struct{}),
 		cancel:  func(err error) { cancel(err); undo() },
 		buffers: semaphore.NewWeighted(maxBuffered),
-		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{},
+		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{}, sources: map[peer.ID]*source{},
 		stats: PullStats{From: map[peer.ID]int64{}},
 	}
 	first, err := t.begin(tctx)
@@ -339,7 +340,8 @@ func (t *Transfer) supervise(ctx context.Context) error {
 func (t *Transfer) spawn(s *source) {
 	t.mu.Lock()
 	t.active++
-	t.sched.join(s.peer)
+	t.sources[s.peer] = s
+	t.sched.join(s.peer, t.x.health.speed(s.peer))
 	t.mu.Unlock()
 	t.workers.Add(1)
 	work := func() {
@@ -349,6 +351,7 @@ func (t *Transfer) spawn(s *source) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.active--
+		delete(t.sources, s.peer)
 		t.sched.lost(s.peer)
 		switch {
 		case errors.Is(err, errRestart) && s.restarts < maxRestarts:

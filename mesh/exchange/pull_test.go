@@ -1,7 +1,19 @@
 package exchange
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/store"
 )
 
 func TestPullFromOneHolder(t *testing.T) {
@@ -39,3 +51,140 @@ func TestPullUpgradeMovesOnlyWhatChanged(t *testing.T) {
 		t.Errorf("upgrade fetched %d files, %d bytes; want the one that changed", stats.Files, stats.Bytes)
 	}
 }
+
+func TestLargeFileGoesOnWhereItBroke(t *testing.T) {
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3, 8<<20))
+	w := newWorld(t, 3)
+	breaks, goesOn, asker := w.offices[0], w.offices[1], w.offices[2]
+	breaks.admit(r)
+	goesOn.admit(r)
+	adversary{file: func(_ int, _ *fileHead, data []byte) ([]byte, error) {
+		if len(data) > largeFile {
+			return data[:len(data)/2], io.EOF
+		}
+		return data, nil
+	}}.takeOver(breaks)
+	var offset atomic.Int64
+	adversary{file: func(_ int, head *fileHead, data []byte) ([]byte, error) {
+		if head.Packed > largeFile {
+			offset.Store(int64(head.Packed) - int64(len(data)))
+		}
+		return data, nil
+	}}.takeOver(goesOn)
+	asker.x.health.answered(breaks.id(), time.Microsecond)
+	tr := asker.begin(r, breaks.id())
+	// The second holder is known only after the first one broke.
+	asker.x.holders.add(r.root, goesOn.id())
+	tr.mu.Lock()
+	tr.addHolders([]peer.ID{goesOn.id()})
+	tr.wake()
+	tr.mu.Unlock()
+	stats, err := tr.Done(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.Resumed != 1 || offset.Load() < 1<<20 {
+		t.Errorf("resumed %d files, at offset %d; want 1, in the middle", stats.Resumed, offset.Load())
+	}
+	if lies := asker.x.health.peers[breaks.id()].lies; len(lies) > 0 {
+		t.Error("to vanish is no lie")
+	}
+}
+
+func TestSlowPeerIsRelievedOfALargeFile(t *testing.T) {
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3, 8<<20))
+	w := newWorld(t, 3)
+	slow, fast, asker := w.offices[0], w.offices[1], w.offices[2]
+	slow.admit(r)
+	fast.admit(r)
+	adversary{send: func(ctx context.Context, l *link, data []byte) error {
+		for part := range slices.Chunk(data, 20<<10) { // 100 KB/s: 40 s for the file
+			if _, err := l.w.Write(part); err != nil {
+				return err
+			}
+			if err := l.flush(); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	}}.takeOver(slow)
+	asker.x.health.answered(slow.id(), time.Microsecond)
+	asker.x.health.delivered(fast.id(), 1<<20, 10*time.Millisecond)
+	stats, err := asker.fetch(t.Context(), r, slow.id(), fast.id())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asker.served(r)
+	if stats.From[fast.id()] < stats.Bytes/2 {
+		t.Errorf("the fast peer sent %d of %d bytes", stats.From[fast.id()], stats.Bytes)
+	}
+}
+
+func TestZipIsStreamedWhileItArrives(t *testing.T) {
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 100, 2<<20))
+	w := newWorld(t, 2)
+	w.offices[0].admit(r)
+	var release sync.Once
+	gate := make(chan struct{})
+	adversary{file: func(n int, _ *fileHead, data []byte) ([]byte, error) {
+		if n == 50 {
+			<-gate
+		}
+		return data, nil
+	}}.takeOver(w.offices[0])
+	o := w.offices[1]
+	tr := o.begin(r, w.offices[0].id())
+	var zip bytes.Buffer
+	out := writerFunc(func(p []byte) (int, error) {
+		if zip.Len() > 0 {
+			release.Do(func() { close(gate) }) // bytes of the zip are here before all files are
+		}
+		return zip.Write(p)
+	})
+	if err := o.staged.WriteTo(t.Context(), out, tr.Wait); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.Done(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	z, err := store.ScanZip(t.Context(), bytes.NewReader(zip.Bytes()), int64(zip.Len()), r.module)
+	if err != nil || z.Root != r.root {
+		t.Fatalf("streamed zip: %v", err)
+	}
+}
+
+func TestWaitEndsWithTheTransfer(t *testing.T) {
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 100))
+	w := newWorld(t, 2)
+	w.offices[0].admit(r)
+	adversary{file: func(n int, _ *fileHead, data []byte) ([]byte, error) {
+		if n == 50 {
+			return nil, io.EOF
+		}
+		return data, nil
+	}}.takeOver(w.offices[0])
+	o := w.offices[1]
+	tr := o.begin(r, w.offices[0].id())
+	files := tr.Listing().Files
+	var err error
+	for _, f := range files {
+		if err = tr.Wait(t.Context(), f); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, ErrUnknown) {
+		t.Errorf("got %v, want ErrUnknown", err)
+	}
+	if held := len(files) - len(o.missing()); held < 40 {
+		t.Errorf("%d files were kept, want those that had arrived", held)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

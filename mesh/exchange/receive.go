@@ -102,7 +102,7 @@ func (s *source) receiveLarge(i int, raw modzip.Raw) error {
 	if len(j.from) > 1 {
 		t.stats.Resumed++
 	}
-	unread := raw.CompressedSize - j.off
+	unread := raw.CompressedSize - j.off.Load()
 	t.mu.Unlock()
 	if errors.Is(err, modzip.ErrBadFile) && len(j.from) > 1 {
 		// Its parts came from several peers, and nobody can tell whose was bad.
@@ -131,7 +131,7 @@ func (s *source) joint(i int, raw modzip.Raw) (*joint, error) {
 		// Another peer was faster. To read on only to find the next file would
 		// cost more than a new stream.
 		return nil, errRestart
-	case j != nil && (j.off != offset || j.raw != raw):
+	case j != nil && (j.off.Load() != offset || j.raw != raw):
 		it.part = nil
 		j.abandon() // this peer has another encoding of the same file
 		return nil, errRestart

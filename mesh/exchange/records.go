@@ -29,6 +29,7 @@ type Found struct {
 	Records  []*verify.Signed // distinct statements, each with a good signature; whether they are true is not checked
 	Senders  []peer.ID        // of each of Records, the member that handed it over
 	Holders  []peer.ID        // members that hold the bytes, best first
+	Sure     []peer.ID        // those of Holders that said so themselves; of the others somebody has heard
 	Fetching peer.ID          // the member that a home peer told to fetch it; "" is nobody
 	Answered int              // members that answered about this name; 0 means that nobody was reached
 	Asked    int              // members that were asked
@@ -300,6 +301,7 @@ func (q *inquiry) take(h heard, w *question) {
 	holders := peersOf(h.entry.Holders)
 	if h.entry.Held {
 		holders = append([]peer.ID{h.from}, holders...)
+		f.Sure = union(f.Sure, []peer.ID{h.from})
 	}
 	f.Holders = union(f.Holders, holders)
 	if p, ok := peerOf(h.entry.Fetching); ok && f.Fetching == "" {

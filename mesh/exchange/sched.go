@@ -11,11 +11,14 @@ import (
 
 // How much a scheduler asks of one peer at a time.
 const (
-	minWindow  = 16                     // files outstanding
-	maxWindow  = 256                    //
-	windowTime = 300 * time.Millisecond // what a window should last, by the peer's measured speed
-	maxDoubled = 2                      // peers that one file is asked of at once
-	stealAfter = 400 * time.Millisecond // a file outstanding for less is not asked of another peer
+	minWindow   = 16                     // files outstanding
+	maxWindow   = 256                    //
+	windowTime  = 300 * time.Millisecond // what a window should last, by the peer's measured speed
+	maxDoubled  = 2                      // peers that one file is asked of at once
+	minMeasured = 100 * time.Millisecond // spans shorter than this measure nothing
+	minWatched  = 2 * time.Second        // how long a peer may send one large file before it is judged
+	minGain     = 100 * time.Millisecond // what is left of a file must take the faster peer so long at least
+	stealAfter  = 400 * time.Millisecond // a file outstanding for less is not asked of another peer
 )
 
 // sched decides which file is asked of which peer. It is pure state: no clock,
@@ -33,6 +36,7 @@ type sched struct {
 type item struct {
 	line  uint32 // in the listing
 	file  verify.File
+	here  bool // arrived, and being verified
 	done  bool
 	on    []peer.ID // asked of these
 	since time.Time // when it was first asked of one of them
@@ -45,6 +49,16 @@ type worker struct {
 	lacks   map[int]bool
 	began   time.Time // when asked was last empty
 	arrived int       // files since began
+	bytes   int64     // since began
+	best    float64   // highest rate measured, in bytes a second
+}
+
+// rate is how many bytes a second w delivers; 0 is unknown.
+func (w *worker) rate(now time.Time) float64 {
+	if took := now.Sub(w.began); took >= minMeasured {
+		return float64(w.bytes) / took.Seconds()
+	}
+	return 0
 }
 
 // newSched plans for the missing ones of a listing's files; of files with the
@@ -66,7 +80,11 @@ func newSched(listing verify.Listing, missing []verify.File) *sched {
 	return s
 }
 
-func (s *sched) join(p peer.ID) { s.peers[p] = &worker{lacks: map[int]bool{}} }
+// join adds p, which delivered speed bytes a second in earlier transfers; 0 is
+// unknown.
+func (s *sched) join(p peer.ID, speed float64) {
+	s.peers[p] = &worker{lacks: map[int]bool{}, best: speed}
+}
 
 // window is how many files may be outstanding at a peer: at first an equal share
 // of half of what is left, then as many as it sends in windowTime.
@@ -91,7 +109,7 @@ func (s *sched) take(p peer.ID, now time.Time) []int {
 		batch = s.steal(p, w, now)
 	}
 	if len(batch) > 0 && len(w.asked) == 0 {
-		w.began, w.arrived = now, 0
+		w.began, w.arrived, w.bytes = now, 0, 0
 	}
 	for _, i := range batch {
 		it := &s.items[i]
@@ -112,7 +130,7 @@ func (s *sched) fromQueue(w *worker, room int) (batch []int) {
 			kept = append(kept, s.queue[n:]...)
 			s.queue = kept
 			return batch
-		case s.items[i].done:
+		case s.items[i].done, s.items[i].here:
 		case w.lacks[i]:
 			kept = append(kept, i)
 		default:
@@ -123,8 +141,8 @@ func (s *sched) fromQueue(w *worker, room int) (batch []int) {
 	return batch
 }
 
-// steal returns the second half of what another peer has outstanding the longest
-// way from being sent, leaving out what it is sending now.
+// steal returns the second half of what the peer with most outstanding has not
+// begun to send, as far as can be told.
 func (s *sched) steal(p peer.ID, w *worker, now time.Time) []int {
 	var best []int
 	for q, other := range s.peers {
@@ -132,10 +150,9 @@ func (s *sched) steal(p peer.ID, w *worker, now time.Time) []int {
 			continue
 		}
 		var can []int
-		for n, i := range other.asked {
+		for _, i := range other.asked {
 			it := &s.items[i]
-			sending := n == 0 && it.part != nil
-			if !it.done && !sending && !w.lacks[i] && len(it.on) < maxDoubled && now.Sub(it.since) >= stealAfter {
+			if !it.done && !it.here && it.part == nil && !w.lacks[i] && len(it.on) < maxDoubled && now.Sub(it.since) >= stealAfter {
 				can = append(can, i)
 			}
 		}
@@ -146,13 +163,22 @@ func (s *sched) steal(p peer.ID, w *worker, now time.Time) []int {
 	return slices.Clone(best[len(best)/2:])
 }
 
+// received notes that n bytes came from p.
+func (s *sched) received(p peer.ID, n int64, now time.Time) {
+	w := s.peers[p]
+	w.bytes += n
+	w.best = max(w.best, w.rate(now))
+}
+
 // arrived notes that p sent the file at position i, and reports whether it is
 // still wanted. It does not say yet that the bytes are good.
 func (s *sched) arrived(p peer.ID, i int) (wanted bool) {
-	w := s.peers[p]
-	w.arrived++
+	s.peers[p].arrived++
 	s.unask(p, i)
-	return !s.items[i].done
+	it := &s.items[i]
+	wanted = !it.done && !it.here
+	it.here = true
+	return wanted
 }
 
 // lacking notes that p does not have the file at i.
@@ -173,7 +199,10 @@ func (s *sched) finish(i int) (first bool) {
 }
 
 // again notes that what arrived for i was no good.
-func (s *sched) again(i int) { s.requeue(i) }
+func (s *sched) again(i int) {
+	s.items[i].here = false
+	s.requeue(i)
+}
 
 // lost takes p out; what was outstanding there is to be asked of others, first.
 func (s *sched) lost(p peer.ID) {
@@ -192,7 +221,7 @@ func (s *sched) lost(p peer.ID) {
 // requeue puts i first in the queue, unless it is done or on its way.
 func (s *sched) requeue(i int) {
 	it := &s.items[i]
-	if !it.done && len(it.on) == 0 && !slices.Contains(s.queue, i) {
+	if !it.done && !it.here && len(it.on) == 0 && !slices.Contains(s.queue, i) {
 		s.queue = slices.Insert(s.queue, 0, i)
 	}
 }
@@ -203,6 +232,27 @@ func (s *sched) unask(p peer.ID, i int) {
 		w.asked = slices.Delete(w.asked, n, n+1)
 	}
 	s.items[i].on = slices.DeleteFunc(s.items[i].on, func(q peer.ID) bool { return q == p })
+}
+
+// slow returns a peer that is in the middle of a large file which p, with nothing
+// else to do, would finish much sooner: it is to be taken out, so that p goes on
+// where it was.
+func (s *sched) slow(p peer.ID, now time.Time) (peer.ID, bool) {
+	own := s.peers[p].best
+	for q, w := range s.peers {
+		if q == p || len(w.asked) == 0 || s.peers[p].lacks[w.asked[0]] {
+			continue
+		}
+		part := s.items[w.asked[0]].part
+		if part == nil || now.Sub(s.items[w.asked[0]].since) < minWatched {
+			continue
+		}
+		left := float64(part.raw.CompressedSize - part.off.Load())
+		if theirs := w.rate(now); own > 4*theirs && left > own*minGain.Seconds() {
+			return q, true
+		}
+	}
+	return "", false
 }
 
 // urgent puts the file at i first, if it was not asked for yet.

@@ -214,6 +214,9 @@ func (s *source) next() (more, idle bool, changed chan struct{}) {
 		batch = t.sched.take(s.peer, now)
 	}
 	idle = len(t.sched.peers[s.peer].asked) == 0
+	if more && idle {
+		t.relieve(s.peer, now)
+	}
 	changed = t.changed
 	wants := t.wants(s, batch)
 	t.mu.Unlock()
@@ -231,6 +234,14 @@ func (s *source) next() (more, idle bool, changed chan struct{}) {
 		}
 	}
 	return true, idle, changed
+}
+
+// relieve takes out a peer that is slow with a large file, if p is much faster;
+// the caller holds mu.
+func (t *Transfer) relieve(p peer.ID, now time.Time) {
+	if q, ok := t.sched.slow(p, now); ok {
+		t.sources[q].cancel(errNotNeeded)
+	}
 }
 
 // wants makes messages of a batch; the caller holds mu. Files of which some is
@@ -252,8 +263,8 @@ func (t *Transfer) wants(s *source, batch []int) []filesWant {
 			continue
 		}
 		flush()
-		s.offsets[i] = it.part.off
-		all = append(all, filesWant{Files: []uint32{it.line}, Offset: uint64(it.part.off)})
+		s.offsets[i] = it.part.off.Load()
+		all = append(all, filesWant{Files: []uint32{it.line}, Offset: uint64(s.offsets[i])})
 	}
 	flush()
 	return all
@@ -328,7 +339,12 @@ func (s *source) checkRaw(raw modzip.Raw) error {
 	return nil
 }
 
+// count notes that n bytes of a raw stream came in.
 func (s *source) count(n int64) {
+	now := time.Now()
 	s.got += n
-	s.measure(time.Now(), false)
+	s.measure(now, false)
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.t.sched.received(s.peer, n, now)
 }

@@ -40,14 +40,15 @@ func TestMain(m *testing.M) {
 
 // office is a node as far as this package goes: a host, a store and an exchange.
 type office struct {
-	t     testing.TB
-	name  string
-	host  host.Host
-	key   crypto.PrivKey
-	store *store.Store
-	x     *Exchange
-	world *world
-	up    sync.Once
+	t      testing.TB
+	name   string
+	host   host.Host
+	key    crypto.PrivKey
+	store  *store.Store
+	x      *Exchange
+	world  *world
+	up     sync.Once
+	staged *store.Staged // by begin
 	// refuse makes Accept refuse records of these modules.
 	refuse map[string]bool
 }
@@ -329,6 +330,35 @@ func (o *office) fetch(ctx context.Context, r *release, holders ...peer.ID) (Pul
 		return stats, err
 	}
 	return stats, o.store.Commit(ctx, o.sign(r.name(verify.Zip), r.root, nil, r.size), staged)
+}
+
+// begin starts to pull a release to o, for the rest of the test.
+func (o *office) begin(r *release, holders ...peer.ID) *Transfer {
+	o.t.Helper()
+	tr, err := o.x.Begin(o.t.Context(), PullRequest{
+		Module: r.module, Root: r.root, Holders: holders, Size: r.size,
+		Stage: func(ctx context.Context, listing []byte) (missing []verify.File, err error) {
+			if o.staged, err = o.store.StageListing(ctx, r.module, r.root, listing); err != nil {
+				return nil, err
+			}
+			o.t.Cleanup(func() { o.staged.Close() })
+			return o.staged.Missing()
+		},
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return tr
+}
+
+// missing lists the files that the release begun lacks.
+func (o *office) missing() []verify.File {
+	o.t.Helper()
+	files, err := o.staged.Missing()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return files
 }
 
 // served checks that o serves a zip with the content of the release.
