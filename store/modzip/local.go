@@ -18,7 +18,13 @@ const (
 	descriptorSignature = 0x08074b50
 	directorySignature  = 0x02014b50
 	endSignature        = 0x06054b50
+	end64Signature      = 0x06064b50
+	locatorSignature    = 0x07064b50
 	localLen            = 30
+	directoryLen        = 46
+	endLen              = 22
+	locatorLen          = 20
+	endMax              = 1 << 10 // far more than a 64-bit end record has
 	flagEncrypted       = 1
 	flagDescriptor      = 8
 	extraZip64          = 1
@@ -55,18 +61,58 @@ func walk(r io.ReaderAt, size int64, files []*zip.File) ([]span, error) {
 		}
 		spans[i], cursor = sp, sp.end
 	}
+	return spans, checkEnd(r, size, cursor, files)
+}
+
+// checkEnd checks that the central directory stands at byte at, has the files and
+// nothing else, and is followed by its end record, which ends the zip.
+func checkEnd(r io.ReaderAt, size, at int64, files []*zip.File) error {
+	if len(files) > 0 {
+		if err := expect(r, size, at, directorySignature); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		at += directoryLen + int64(len(f.Name)+len(f.Extra)+len(f.Comment))
+	}
+	if expect(r, size, at, end64Signature) == nil {
+		var h [12]byte
+		if err := readFull(r, h[:], at, size); err != nil {
+			return err
+		}
+		length := binary.LittleEndian.Uint64(h[4:])
+		if length > endMax {
+			return fmt.Errorf("at byte %d: end record of %d bytes: %w", at, length, ErrBadFile)
+		}
+		at += int64(len(h)) + int64(length)
+		if err := expect(r, size, at, locatorSignature); err != nil {
+			return err
+		}
+		at += locatorLen
+	}
+	if err := expect(r, size, at, endSignature); err != nil {
+		return err
+	}
+	var h [endLen]byte
+	if err := readFull(r, h[:], at, size); err != nil {
+		return err
+	}
+	if at += endLen + int64(binary.LittleEndian.Uint16(h[endLen-2:])); at != size {
+		return fmt.Errorf("zip ends at byte %d of %d: %w", at, size, ErrBadFile)
+	}
+	return nil
+}
+
+// expect reports whether a record begins at byte at.
+func expect(r io.ReaderAt, size, at int64, signature uint32) error {
 	var sig [4]byte
-	if err := readFull(r, sig[:], cursor, size); err != nil {
-		return nil, err
+	if err := readFull(r, sig[:], at, size); err != nil {
+		return err
 	}
-	want := uint32(directorySignature)
-	if len(files) == 0 {
-		want = endSignature
+	if got := binary.LittleEndian.Uint32(sig[:]); got != signature {
+		return fmt.Errorf("at byte %d: record %08x, want %08x: %w", at, got, signature, ErrBadFile)
 	}
-	if binary.LittleEndian.Uint32(sig[:]) != want {
-		return nil, fmt.Errorf("at byte %d: bytes that belong to no file: %w", cursor, ErrBadFile)
-	}
-	return spans, nil
+	return nil
 }
 
 func readFull(r io.ReaderAt, p []byte, off, size int64) error {

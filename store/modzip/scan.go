@@ -60,7 +60,7 @@ func (s *Scanned) Open(st Stream) *io.SectionReader {
 // it. An error about the zip is an ErrBadFile and names the file inside; an error
 // of r is returned as it is.
 func Scan(ctx context.Context, r io.ReaderAt, size int64, m module.Version) (*Scanned, error) {
-	s := &scan{Scanned: Scanned{Module: m, ZipSize: size}, src: &readerAt{r: r, budget: -1}}
+	s := &scan{Scanned: Scanned{Module: m, ZipSize: size}, src: &readerAt{r: r, size: size, budget: -1}}
 	s.r = r
 	if err := s.run(ctx); err != nil {
 		if s.src.err != nil {
@@ -219,6 +219,7 @@ func (s *scan) content(ctx context.Context, i int) (Stream, error) {
 // to read more than a budget (none when negative).
 type readerAt struct {
 	r      io.ReaderAt
+	size   int64
 	budget int64
 	err    error
 	failed atomic.Bool
@@ -227,6 +228,9 @@ type readerAt struct {
 var errDirectory = fmt.Errorf("central directory of over %d bytes", MaxDirectory)
 
 func (s *readerAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > s.size {
+		return 0, fmt.Errorf("offset %d in a zip of %d bytes", off, s.size) // it is the zip that says so
+	}
 	if s.budget >= 0 {
 		if s.budget -= int64(len(p)); s.budget < 0 {
 			s.budget = 0
