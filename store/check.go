@@ -25,6 +25,8 @@ type Progress struct {
 type Problem struct {
 	What string // a key or a name
 	Err  error
+	Sum  verify.Digest // of a scrub: the file's content or the zip's root; zero if it is about neither
+	Name verify.Name   // of a scrub: of a record; zero if it is about none
 }
 
 func (p Problem) String() string { return p.What + ": " + p.Err.Error() }
@@ -75,7 +77,7 @@ type checker struct {
 }
 
 func (c *checker) problem(what string, err error) error {
-	if c.problems = append(c.problems, Problem{what, err}); len(c.problems) >= maxProblems {
+	if c.problems = append(c.problems, Problem{What: what, Err: err}); len(c.problems) >= maxProblems {
 		return errEnough
 	}
 	return nil

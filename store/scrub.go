@@ -37,11 +37,14 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (*ScrubReport, error)
 	if o.Rate > 0 {
 		c.limit = rate.NewLimiter(rate.Limit(o.Rate), max(chunkSize, int(o.Rate)))
 	}
+	s.upkeep.beginScrub()
 	for _, step := range []func(context.Context) error{c.files, c.zips, c.records} {
 		if err := step(ctx); err != nil {
+			s.upkeep.endScrub(time.Time{}, nil)
 			return c.report, fmt.Errorf("scrub: %w", err)
 		}
 	}
+	s.upkeep.endScrub(s.o.Clock(), c.report)
 	return c.report, nil
 }
 
@@ -52,9 +55,9 @@ type scrub struct {
 	limit  *rate.Limiter
 }
 
-func (c *scrub) found(what string, err error) {
+func (c *scrub) found(p Problem) {
 	if len(c.report.Damaged) < maxProblems {
-		c.report.Damaged = append(c.report.Damaged, Problem{what, err})
+		c.report.Damaged = append(c.report.Damaged, p)
 	}
 }
 
@@ -95,13 +98,13 @@ func (c *scrub) files(ctx context.Context) error {
 	return c.each(ctx, spaceFile, func(k []byte) error {
 		sum, err := parseDigest(k)
 		if err != nil {
-			c.found(describe(k), err)
+			c.found(Problem{What: describe(k), Err: err})
 			return nil
 		}
 		c.o.Progress(Progress{Done: c.report.Files, Total: total, Bytes: c.report.Bytes, Current: sum.Hex()})
 		err = c.file(ctx, sum)
 		if errors.Is(err, ErrDamaged) {
-			c.found("file "+sum.Hex(), err)
+			c.found(Problem{What: "file " + sum.Hex(), Err: err, Sum: sum})
 			return nil
 		}
 		return err
@@ -136,7 +139,7 @@ func (c *scrub) zips(ctx context.Context) error {
 			err = c.zip(root)
 		}
 		if errors.Is(err, ErrDamaged) {
-			c.found(describe(k), err)
+			c.found(Problem{What: "zip " + root.H1(), Err: err, Sum: root})
 			return nil
 		}
 		return err
@@ -168,7 +171,11 @@ func (c *scrub) records(ctx context.Context) error {
 		}
 		if errors.Is(err, ErrDamaged) {
 			c.s.cache.records.remove(n)
-			c.found(describe(k), err)
+			p := Problem{What: describe(k), Err: err, Name: n}
+			if n.Module.Path != "" {
+				p.What = "record of " + n.String()
+			}
+			c.found(p)
 			return nil
 		}
 		if errors.Is(err, ErrNotFound) {

@@ -93,7 +93,8 @@ type Store struct {
 	heal      []verify.Digest                 // damaged files that nobody was told of
 	wake      chan struct{}                   // tells Run that heal is not empty
 
-	cache *cache
+	cache  *cache
+	upkeep upkeep
 }
 
 // Open opens or creates the store in dir, and gives back what a crash left
