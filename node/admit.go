@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -38,6 +39,7 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 	}
 	vouch, err := n.trust().Vouch(ctx, f.Name, rec.Digest)
 	if err != nil {
+		n.disputed(err, f.Source, nil)
 		return nil, refused(f.Name, err)
 	}
 	rec.Vouch = vouch
@@ -71,9 +73,7 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 	err := n.store.Commit(ctx, s, staged)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
-		n.log.Error("conflict: a second content for the same module version was refused; see: meshproxy conflicts",
-			"file", s.Record.Name.String(), "err", err)
-		return protocol.Errorf(http.StatusConflict, "%w", err)
+		return n.conflicted(conflict)
 	}
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", s.Record.Name, err)
@@ -86,9 +86,22 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 // far as they hash to it. A second content for a name is a *store.ConflictError.
 func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error {
 	if err := n.trust().CheckSigned(ctx, s); err != nil {
+		n.disputed(err, "office "+n.officeOf(from), s)
+		if isLie(err) && from != n.mesh.ID() {
+			n.exchange().Blame(from, err)
+		}
 		return refused(s.Record.Name, err)
 	}
 	return n.commit(ctx, s, nil)
+}
+
+// isLie reports whether an honest office would not have handed over the record that
+// err is about: it would have found the same. A pin is this office's alone, and who
+// is a member may be known here first.
+func isLie(err error) bool {
+	var mismatch *verify.MismatchError
+	return errors.Is(err, verify.ErrRecord) || errors.Is(err, verify.ErrProof) ||
+		errors.As(err, &mismatch) && !strings.HasPrefix(mismatch.WantBy, "pin ")
 }
 
 // refused says with which status a client hears that bytes were not admitted:

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/verify"
@@ -39,9 +41,9 @@ func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) 
 			return from, n.explained(name.String(), meshErr, err)
 		case exchange.Held:
 			from, err := n.take(ctx, exchange.Found{
-				Name: name, Records: []*verify.Signed{claim.Record}, Holders: claim.Holders, Answered: 1,
+				Name: name, Records: []*verify.Signed{claim.Record}, Senders: []peer.ID{claim.Home}, Holders: claim.Holders, Answered: 1,
 			})
-			if err == nil || isRefusal(err) {
+			if err == nil {
 				return from, err
 			}
 			meshErr = err

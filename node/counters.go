@@ -13,7 +13,11 @@ const maxSources = 1000
 
 // counters says what came from where since the start.
 type counters struct {
-	errors   atomic.Uint64
+	errors    atomic.Uint64 // answers that were none
+	conflicts atomic.Uint64 // second contents refused
+	forks     atomic.Uint64 // checksum databases caught with two histories
+	rejected  atomic.Uint64 // answers for checksum databases that did not check
+
 	mu       sync.RWMutex
 	bySource map[string]*tally // guarded by mu; the tallies count by themselves
 }

@@ -78,6 +78,10 @@ func (n *Node) notObtained(name string, meshErr, err error) error {
 
 // onlyMesh is the error of an office that takes modules from other offices only.
 func (n *Node) onlyMesh(name string, meshErr error) error {
+	var known *protocol.Error
+	if errors.As(meshErr, &known) {
+		return meshErr // an office has it, and it was refused: that is the reason
+	}
 	if known, reached := n.reach(); known == 0 || reached == known && errors.Is(meshErr, exchange.ErrUnknown) {
 		return protocol.NotFound("%s: %s; upstream: off", name, n.meshText(meshErr))
 	}

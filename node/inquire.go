@@ -155,9 +155,36 @@ func (n *errand) fromMesh(ctx context.Context) (origin, error) {
 		got, e := n.take(ctx, f)
 		if f.Name == name {
 			from, err = got, e
+			if err != nil && len(f.Records) > 0 {
+				from, err = n.takeElsewhere(ctx, f, err)
+			}
 		}
 	}
 	return from, err
+}
+
+// maxElsewhere bounds how often offices that were not heard are asked.
+const maxElsewhere = 3
+
+// takeElsewhere asks those offices that were not heard the first time, because
+// somebody was faster, whose record or files turned out to be no good. err is what
+// was wrong with them.
+func (n *errand) takeElsewhere(ctx context.Context, f exchange.Found, err error) (origin, error) {
+	var heard []peer.ID
+	for range maxElsewhere {
+		heard = append(append(heard, f.Senders...), f.Holders...)
+		reply, askErr := n.exchange().Records(ctx, []verify.Name{n.name}, exchange.RecordsOptions{Except: heard, All: true})
+		if askErr != nil || len(reply.Found[0].Records) == 0 {
+			return origin{}, err
+		}
+		f = reply.Found[0]
+		from, takeErr := n.take(ctx, f)
+		if takeErr == nil {
+			return from, nil
+		}
+		err = errors.Join(err, takeErr)
+	}
+	return origin{}, err
 }
 
 // wanted is what is asked for along with a file. Who asks for an .info or a zip
@@ -190,9 +217,10 @@ func (n *errand) take(ctx context.Context, f exchange.Found) (origin, error) {
 		return origin{}, exchange.ErrUnknown
 	}
 	var errs []error
-	for _, signed := range f.Records {
-		if err := n.accept(ctx, "", signed); err != nil {
-			n.log.Warn("a record from another office was refused", "file", f.Name.String(), "signer", signed.Signer.String(), "err", err)
+	for i, signed := range f.Records {
+		if err := n.accept(ctx, f.Senders[i], signed); err != nil {
+			n.log.Warn("a record from another office was refused", "file", f.Name.String(), "office", n.officeOf(f.Senders[i]),
+				"signer", signed.Signer.String(), "err", err)
 			errs = append(errs, err)
 			continue
 		}

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -140,9 +139,8 @@ func (n *Node) push(ctx context.Context, batch []*verify.Signed) {
 // evidence keeps the record of another office that disagrees with the one that
 // this office holds.
 func (n *Node) evidence(ctx context.Context, r exchange.PushResult) {
-	err := n.store.Commit(ctx, r.Have, nil)
-	if err == nil || errors.Is(err, store.ErrConflict) {
-		err = fmt.Errorf("%s: office %s holds another content", r.Name, n.officeOf(r.Peer))
+	if err := n.accept(ctx, r.Peer, r.Have); err != nil && !errors.Is(err, store.ErrConflict) {
+		n.log.Warn("another office holds something else, and cannot show why", "file", r.Name.String(),
+			"office", n.officeOf(r.Peer), "err", err)
 	}
-	n.log.Error("conflict between offices; see: meshproxy conflicts", "file", r.Name.String(), "err", err)
 }

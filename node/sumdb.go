@@ -32,6 +32,8 @@ func sumdbError(name, sub string, err error) error {
 		return protocol.Unavailable("%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, verify.ErrNotCached):
 		return protocol.NotFound("%w", err)
+	case errors.Is(err, verify.ErrPrivate):
+		return protocol.Errorf(http.StatusForbidden, "%w; the go command here wants it in GONOSUMDB or GOPRIVATE, too", err)
 	case errors.Is(err, fs.ErrInvalid):
 		return protocol.Errorf(http.StatusBadRequest, "bad request: %w", err)
 	case errors.As(err, &known):
@@ -50,21 +52,4 @@ type sumdbUpstream struct {
 // ReadRemote implements verify.DBRemote.
 func (r sumdbUpstream) ReadRemote(ctx context.Context, path string) ([]byte, error) {
 	return r.upstreams.SumDB(ctx, r.name, strings.TrimPrefix(path, "/"))
-}
-
-// sumdbPeers asks what other offices have in their caches, for an office that
-// cannot reach the database.
-type sumdbPeers struct {
-	name string
-	node *Node
-}
-
-// ReadRemote implements verify.DBRemote. That nobody has it is no word of the
-// database's.
-func (r sumdbPeers) ReadRemote(ctx context.Context, path string) ([]byte, error) {
-	m, err := r.node.heard(ctx, r.name+sumdbInfix+strings.TrimPrefix(path, "/"), func(string, []byte) error { return nil })
-	if err != nil {
-		return nil, errors.Join(verify.ErrNotCached, err)
-	}
-	return m.value, nil
 }
