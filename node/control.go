@@ -1,18 +1,12 @@
 package node
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/http/pprof"
 	"time"
 
 	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/store"
 )
 
 // Control is what an operator can ask of an office. A running Node answers it
@@ -27,8 +21,41 @@ type Control interface {
 	Releases(ctx context.Context, prefix string, each func(Release) error) error
 	// Invite makes a token that lets one more office in.
 	Invite(ctx context.Context, inv Invitation) (token string, err error)
-	// Join enrols this office with a token.
+	// Invitations lists the invitations that are remembered, newest first, and
+	// Withdraw ends one, by its ID.
+	Invitations(ctx context.Context) ([]OpenInvitation, error)
+	Withdraw(ctx context.Context, id string) error
+	// Join enrols this office with a token. Leave takes it out of its mesh again.
 	Join(ctx context.Context, token string) (*Joined, error)
+	Leave(ctx context.Context) error
+	// Revoke takes out a member, by peer ID, or all of an office, and returns who is
+	// out.
+	Revoke(ctx context.Context, r Revocation) ([]string, error)
+	// Rotate gives the mesh a new key, without these members.
+	Rotate(ctx context.Context, without []string) error
+
+	// Conflicts lists the contents that were refused because another one was there
+	// first, or a database signed two histories.
+	Conflicts(ctx context.Context) ([]Conflict, error)
+	// Trust pins what a go.sum file says and returns how many pins are new. One that
+	// disagrees with an earlier one is an error, and nothing is pinned. Trusted lists
+	// the pins, and Distrust drops those of a module version.
+	Trust(ctx context.Context, sums GoSum) (int, error)
+	Trusted(ctx context.Context) ([]Trusted, error)
+	Distrust(ctx context.Context, m module.Version) (int, error)
+	// Proof writes down who vouches for a file, for CheckProof anywhere else.
+	Proof(ctx context.Context, q ProofQuery) ([]byte, error)
+
+	// Pin keeps zips from being dropped; Unpin takes the pattern back; Pinned lists
+	// the patterns.
+	Pin(ctx context.Context, pattern string) error
+	Unpin(ctx context.Context, pattern string) error
+	Pinned(ctx context.Context) ([]string, error)
+	// GC drops zips, see store.GC; Verify reads everything, see store.Scrub.
+	GC(ctx context.Context, o Limits, progress func(store.Progress)) (*Collected, error)
+	Verify(ctx context.Context, progress func(store.Progress)) (*Verified, error)
+	// Backup gives a copy of the store to write, piece by piece.
+	Backup(ctx context.Context, write func(piece []byte) error) error
 }
 
 // Status is an office at a glance. Times are UTC, sizes bytes.
@@ -110,160 +137,87 @@ type Joined struct {
 	Running bool   `json:"running"` // a running node was enrolled
 }
 
-const (
-	maxControlRequest = 1 << 20
-	maxControlFrame   = 8 << 20
-	controlTimeout    = 5 * time.Second // for the headers of a request
-)
-
-// A frame is one line of an answer on the control socket: an item, or the end,
-// which says whether the request failed. An answer without an end was cut off.
-type frame struct {
-	Item  json.RawMessage `json:"item,omitempty"`
-	Done  bool            `json:"done,omitempty"`
-	Error string          `json:"error,omitempty"`
+// OpenInvitation is an invitation that was made.
+type OpenInvitation struct {
+	ID        string    `json:"id"`
+	By        string    `json:"by"` // office
+	Role      string    `json:"role"`
+	Office    string    `json:"office"`
+	Expires   time.Time `json:"expires"`
+	Uses      int       `json:"uses"`
+	Joined    []string  `json:"joined"` // peer IDs
+	Withdrawn bool      `json:"withdrawn"`
 }
 
-// controlHandler serves c on the control socket: POST /NAME with one JSON
-// argument, answered with frames, one a line.
-func controlHandler(c Control) http.Handler {
-	mux := http.NewServeMux()
-	handle(mux, "status", func(ctx context.Context, _ struct{}) (*Status, error) { return c.Status(ctx) })
-	handle(mux, "peers", func(ctx context.Context, _ struct{}) ([]Peer, error) { return c.Peers(ctx) })
-	handle(mux, "invite", c.Invite)
-	handle(mux, "join", c.Join)
-	handleStream(mux, "releases", func(ctx context.Context, prefix string, emit func(Release) error) error {
-		return c.Releases(ctx, prefix, emit)
-	})
-	// For whoever looks into a running node; the socket is its owner's alone.
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
+// Revocation says who is to be out, and why.
+type Revocation struct {
+	Who    string `json:"who"` // peer ID or office
+	Reason string `json:"reason"`
 }
 
-func handle[In, Out any](mux *http.ServeMux, name string, f func(context.Context, In) (Out, error)) {
-	handleStream(mux, name, func(ctx context.Context, in In, emit func(Out) error) error {
-		out, err := f(ctx, in)
-		if err != nil {
-			return err
-		}
-		return emit(out)
-	})
+// Conflict is two contents for one name, or two histories of one database.
+type Conflict struct {
+	Name  string    `json:"name"`
+	Kept  Statement `json:"kept"`
+	Other Statement `json:"refused"`
+	At    time.Time `json:"at,omitzero"`
 }
 
-func handleStream[In, Out any](mux *http.ServeMux, name string, f func(context.Context, In, func(Out) error) error) {
-	mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
-		enc := json.NewEncoder(w)
-		var in In
-		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControlRequest)).Decode(&in)
-		if err == nil {
-			err = f(r.Context(), in, func(out Out) error {
-				item, err := json.Marshal(out)
-				if err != nil {
-					return err
-				}
-				return enc.Encode(frame{Item: item})
-			})
-		}
-		end := frame{Done: true}
-		if err != nil {
-			end.Error = err.Error()
-		}
-		enc.Encode(end) // the asker that cannot be told sees that there is no end
-	})
+// Statement is one side of a conflict.
+type Statement struct {
+	Digest   string    `json:"digest"`
+	Office   string    `json:"office,omitempty"`
+	Signer   string    `json:"signer,omitempty"`
+	Source   string    `json:"source,omitempty"`
+	Fetched  time.Time `json:"fetched,omitzero"`
+	Evidence []byte    `json:"evidence,omitempty"` // the signed statement
 }
 
-// Client asks the node that serves a data directory, through its control socket.
-type Client struct {
-	http *http.Client
+// GoSum is a go.sum file.
+type GoSum struct {
+	Origin string `json:"origin"` // its name, for messages
+	Text   []byte `json:"text"`
 }
 
-// Dial connects to the node that serves dir; ErrNotRunning when there is none.
-func Dial(ctx context.Context, dir string) (*Client, error) {
-	conn, err := dialControl(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	conn.Close() // it was there; every request dials anew
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, dir) }}
-	return &Client{http: &http.Client{Transport: t}}, nil
+// Trusted is a pin.
+type Trusted struct {
+	Name   string `json:"name"`
+	H1     string `json:"h1"`
+	Origin string `json:"origin"`
 }
 
-// Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// Status implements Control.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
-	return ask[*Status](ctx, c, "status", struct{}{})
+// ProofQuery says which file a proof is for.
+type ProofQuery struct {
+	Module module.Version `json:"module"`
+	Kind   string         `json:"kind"` // info, mod or zip
 }
 
-// Peers implements Control.
-func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
-	return ask[[]Peer](ctx, c, "peers", struct{}{})
+// Limits say what GC drops.
+type Limits struct {
+	MaxSize int64         `json:"max_size"` // bytes; 0: the node's own limit
+	MaxAge  time.Duration `json:"max_age"`  // since last read; 0: the node's own limit
+	DryRun  bool          `json:"dry_run"`
 }
 
-// Invite implements Control.
-func (c *Client) Invite(ctx context.Context, inv Invitation) (string, error) {
-	return ask[string](ctx, c, "invite", inv)
+// Collected is what GC did.
+type Collected struct {
+	Dropped []Zip `json:"dropped"`
+	Kept    []Zip `json:"kept"` // over the limits, but perhaps the last copies in the mesh
+	Pinned  int   `json:"pinned"`
+	Freed   int64 `json:"freed_bytes"`
+	Disk    int64 `json:"disk_bytes"` // afterwards
 }
 
-// Join implements Control.
-func (c *Client) Join(ctx context.Context, token string) (*Joined, error) {
-	return ask[*Joined](ctx, c, "join", token)
+// Zip is a zip that is, or was, held.
+type Zip struct {
+	module.Version
+	Size int64     `json:"size"`
+	Read time.Time `json:"read"`
 }
 
-// Releases implements Control.
-func (c *Client) Releases(ctx context.Context, prefix string, each func(Release) error) error {
-	return askStream(ctx, c, "releases", prefix, each)
-}
-
-func ask[Out any](ctx context.Context, c *Client, name string, in any) (out Out, err error) {
-	err = askStream(ctx, c, name, in, func(o Out) error { out = o; return nil })
-	return out, err
-}
-
-func askStream[Out any](ctx context.Context, c *Client, name string, in any, each func(Out) error) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/"+name, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask the running node: %w", errors.Unwrap(err))
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the running node does not know the request %q: is it of another version?", name)
-	}
-	return readFrames(resp.Body, each)
-}
-
-func readFrames[Out any](r io.Reader, each func(Out) error) error {
-	lim := &io.LimitedReader{R: r}
-	dec := json.NewDecoder(lim)
-	for {
-		lim.N = maxControlFrame
-		var fr frame
-		if err := dec.Decode(&fr); err != nil {
-			return fmt.Errorf("the running node broke off its answer: %w", err)
-		}
-		if fr.Done {
-			if fr.Error != "" {
-				return errors.New(fr.Error)
-			}
-			return nil
-		}
-		var out Out
-		if err := json.Unmarshal(fr.Item, &out); err != nil {
-			return fmt.Errorf("answer of the running node: %w", err)
-		}
-		if err := each(out); err != nil {
-			return err
-		}
-	}
+// Verified is what Verify found.
+type Verified struct {
+	Files    int64    `json:"files"`
+	Bytes    int64    `json:"bytes"`
+	Problems []string `json:"problems"`
 }

@@ -24,6 +24,9 @@ func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (
 	if err == nil {
 		return n.answered(a, origin{kind: fromStore}), nil
 	}
+	if isRefusal(err) {
+		return nil, n.failed(err)
+	}
 	if !errors.Is(err, store.ErrNotFound) {
 		n.log.Error("the store cannot give what it holds; fetching it again", "file", name.String(), "err", err)
 	}
@@ -87,6 +90,9 @@ func (n *Node) held(name verify.Name) (*protocol.Answer, error) {
 		return nil, err
 	}
 	rec := &signed.Record
+	if p, ok := n.pins.Lookup(name); ok && p.Digest != rec.Digest {
+		return nil, refused(name, n.trust().CheckPin(name, rec.Digest, "what is held here"))
+	}
 	a := &protocol.Answer{Modtime: rec.Fetched}
 	if name.Kind == verify.Zip {
 		z, err := n.store.OpenZip(rec.Digest)
@@ -111,7 +117,7 @@ func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(*trans
 	defer func() { e.land(err) }()
 	start := time.Now()
 	from, err = e.fromMesh(ctx)
-	if err != nil && !isRefusal(err) {
+	if err != nil {
 		from, err = e.firstFetch(ctx, err)
 	}
 	if err != nil {

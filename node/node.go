@@ -36,6 +36,8 @@ type Config struct {
 	NoSumDB  string        // GONOSUMDB patterns
 	NoProxy  string        // GONOPROXY patterns
 	Refresh  time.Duration // how long lists, latest versions and branches are good for. Default: DefaultRefresh
+	MaxSize  int64         // of files, in bytes; above it zips that were not read for long are dropped. 0: no limit
+	MaxAge   time.Duration // zips that were not read for so long are dropped. 0: never
 	NoLAN    bool          // do not look for members by mDNS
 	Version  string        // of this program, for status
 	Log      *slog.Logger  // default: none
@@ -93,12 +95,11 @@ type Node struct {
 	started time.Time
 	hop     string
 
-	store     *store.Store
+	keeper
 	mesh      *mesh.Mesh
 	upstreams *upstream.Upstreams
 	databases []*verify.Database
-	pins      *verify.Pins
-	trusted   atomic.Pointer[verify.Trust] // made anew when the node moves to another mesh
+	judge     atomic.Pointer[judge]
 	peers     atomic.Pointer[exchange.Exchange]
 
 	http    net.Listener
@@ -159,7 +160,7 @@ func (n *Node) Close() error {
 
 func (n *Node) openStore(ctx context.Context) error {
 	var err error
-	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop}); err != nil {
+	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop, MaxSize: n.cfg.MaxSize, MaxAge: n.cfg.MaxAge}); err != nil {
 		return err
 	}
 	n.later(n.store.Close)
@@ -192,12 +193,12 @@ func notClosed(err error) error {
 }
 
 func (n *Node) openUpstreams(context.Context) error {
-	spec, err := verify.ParseSpec(n.cfg.SumDB)
+	specs, err := ParseSumDB(n.cfg.SumDB)
 	if err != nil {
 		return &ConfigError{"sumdb", err}
 	}
 	databases := map[string]string{}
-	if !spec.Off {
+	for _, spec := range specs {
 		databases[spec.Name] = spec.URL
 	}
 	temp := filepath.Join(n.cfg.Dir, "incoming")
@@ -221,25 +222,6 @@ func (n *Node) openUpstreams(context.Context) error {
 // hopID names this node in requests to upstreams, which may be other nodes. It
 // is made by chance: addresses like [::]:8080 are those of many nodes.
 func (n *Node) hopID() string { return n.hop }
-
-func (n *Node) openDatabases(context.Context) error {
-	spec, err := verify.ParseSpec(n.cfg.SumDB)
-	if err != nil || spec.Off {
-		return err
-	}
-	db, err := verify.NewDatabase(verify.DatabaseOptions{
-		Spec: spec, Cache: n.store.SumDB(), Log: n.log,
-		Sources: []verify.Source{
-			{Name: "upstream", Remote: sumdbUpstream{spec.Name, n.upstreams}},
-			{Name: "other offices", Remote: sumdbPeers{spec.Name, n}},
-		},
-	})
-	if err != nil {
-		return err
-	}
-	n.databases = append(n.databases, db)
-	return nil
-}
 
 // isOff reports whether this office fetches nothing from outside the mesh.
 func (n *Node) isOff() bool { return n.upstreams.String() == upstreamOff }
@@ -267,6 +249,7 @@ func (n *Node) Run(ctx context.Context) error {
 	behind, background := errgroup.WithContext(life)
 	behind.Go(func() error { return n.mesh.Run(background) })
 	behind.Go(func() error { return n.saveAddrs(background) })
+	behind.Go(func() error { return n.compareHeads(background) })
 	behind.Go(func() error { return n.store.Run(background) })
 	g.Go(func() error {
 		select {

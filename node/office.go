@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -67,7 +66,7 @@ func (n *Node) openMesh(context.Context) error {
 	if n.pins, err = loadPins(n.store); err != nil {
 		return err
 	}
-	n.renewTrust()
+	n.place = func() (*mesh.Mesh, error) { return n.mesh, nil }
 	x := exchange.New(exchange.Config{
 		Host: n.mesh.Host(), Members: members{n.mesh}, Backend: peerSide{n}, Routing: n.mesh,
 		CutOff: n.cutOff, Log: n.log,
@@ -98,25 +97,25 @@ func (m meshState) Get(key string) ([]byte, error) {
 // Put implements mesh.State.
 func (m meshState) Put(key string, value []byte) error { return m.s.SetMeta(meshPrefix+key, value) }
 
-const pinsKey = "pins"
+// judge is a Trust and the mesh that it is for.
+type judge struct {
+	*verify.Trust
+	mesh string
+}
 
-// loadPins reads the pins that the operator has given the node.
-func loadPins(s *store.Store) (*verify.Pins, error) {
-	data, err := s.Meta(pinsKey)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, err
+// trust is the judge of what others say, for the mesh that the node is in now: it
+// may join another one, and the mesh may get a new key.
+func (n *Node) trust() *verify.Trust {
+	id := n.mesh.MeshID()
+	if j := n.judge.Load(); j != nil && j.mesh == id {
+		return j.Trust
 	}
-	return verify.DecodePins(data)
+	j := &judge{mesh: id, Trust: verify.NewTrust(verify.TrustOptions{
+		Mesh: id, Pins: n.pins, Databases: n.databases, Private: n.cfg.NoSumDB, IsMember: n.mesh.IsMember,
+	})}
+	n.judge.Store(j)
+	return j.Trust
 }
-
-// renewTrust makes the judge of records for the mesh that the node is in.
-func (n *Node) renewTrust() {
-	n.trusted.Store(verify.NewTrust(verify.TrustOptions{
-		Mesh: n.mesh.MeshID(), Pins: n.pins, Databases: n.databases, Private: n.cfg.NoSumDB, IsMember: n.mesh.IsMember,
-	}))
-}
-
-func (n *Node) trust() *verify.Trust { return n.trusted.Load() }
 
 func (n *Node) exchange() *exchange.Exchange { return n.peers.Load() }
 
@@ -199,9 +198,6 @@ func storeStatus(dir string, s *store.Store) *Status {
 	}
 }
 
-// Peers implements Control.
-func (n *Node) Peers(context.Context) ([]Peer, error) { return peersOf(n.mesh), nil }
-
 func peersOf(m *mesh.Mesh) []Peer {
 	var list []Peer
 	for _, p := range m.Peers() {
@@ -214,24 +210,6 @@ func peersOf(m *mesh.Mesh) []Peer {
 		})
 	}
 	return list
-}
-
-// Releases implements Control.
-func (n *Node) Releases(ctx context.Context, prefix string, each func(Release) error) error {
-	return releases(ctx, n.store, prefix, each)
-}
-
-func releases(ctx context.Context, s *store.Store, prefix string, each func(Release) error) error {
-	return s.Releases(ctx, func(r store.Release) error {
-		if prefix != "" && r.Module.Path != prefix && !strings.HasPrefix(r.Module.Path, prefix+"/") {
-			return nil
-		}
-		out, err := release(s, r)
-		if err != nil {
-			return err
-		}
-		return each(out)
-	})
 }
 
 // release puts together what the records of a module version say.
@@ -268,11 +246,6 @@ func vouchText(v verify.Vouch) string {
 	return string(v.By)
 }
 
-// Invite implements Control.
-func (n *Node) Invite(_ context.Context, inv Invitation) (string, error) {
-	return invite(n.mesh, inv)
-}
-
 func invite(m *mesh.Mesh, inv Invitation) (string, error) {
 	role, err := member.ParseRole(inv.Role)
 	if err != nil {
@@ -286,7 +259,6 @@ func (n *Node) Join(ctx context.Context, token string) (*Joined, error) {
 	if err := n.mesh.Join(ctx, token); err != nil {
 		return nil, err
 	}
-	n.renewTrust()
 	n.arrivals.forget()
 	n.refreshes.forget()
 	return &Joined{Mesh: n.mesh.MeshID(), Office: n.Office(), Role: n.mesh.Role().String(), Running: true}, nil

@@ -16,9 +16,9 @@ import (
 // Offline answers Control from the data directory of a node that does not run. It
 // holds the directory's lock until Close.
 type Offline struct {
-	dir   string
-	store *store.Store
-	mesh  *mesh.Mesh // nil until somebody asks for it
+	keeper
+	dir  string
+	mesh *mesh.Mesh // nil until somebody asks for it
 }
 
 // errNoNode is returned for a directory that never was a node's.
@@ -38,7 +38,14 @@ func OpenOffline(ctx context.Context, dir string) (*Offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Offline{dir: dir, store: s}, nil
+	pins, err := loadPins(s)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	o := &Offline{dir: dir}
+	o.store, o.pins = s, pins
+	o.place = o.openMesh
+	return o, nil
 }
 
 // Close gives the directory up.
@@ -75,30 +82,6 @@ func (o *Offline) Status(context.Context) (*Status, error) {
 	}
 	meshStatus(st, m)
 	return st, nil
-}
-
-// Peers implements Control.
-func (o *Offline) Peers(context.Context) ([]Peer, error) {
-	m, err := o.openMesh()
-	if err != nil {
-		return nil, err
-	}
-	return peersOf(m), nil
-}
-
-// Releases implements Control.
-func (o *Offline) Releases(ctx context.Context, prefix string, each func(Release) error) error {
-	return releases(ctx, o.store, prefix, each)
-}
-
-// Invite implements Control. The token names the addresses at which the node was
-// reached when it last ran.
-func (o *Offline) Invite(_ context.Context, inv Invitation) (string, error) {
-	m, err := o.openMesh()
-	if err != nil {
-		return "", err
-	}
-	return invite(m, inv)
 }
 
 // Join implements Control, and is an error: who joins must be reachable.

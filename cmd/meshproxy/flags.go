@@ -16,6 +16,7 @@ const (
 	catServe = "What is served"
 	catMesh  = "The mesh"
 	catFetch = "Where modules come from"
+	catKeep  = "What is kept"
 	catLog   = "The log"
 )
 
@@ -89,6 +90,11 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 		&cli.DurationFlag{
 			Name: "refresh", EnvVars: env("refresh"), Value: time.Minute, Category: catFetch,
 			Usage: "ask again for lists of versions, latest versions and branches after this `TIME`",
+		},
+		sizeFlag("max-size", "drop zips that were not used for long when files take more than this `SIZE`, like 20GB", catKeep),
+		&cli.DurationFlag{
+			Name: "max-age", EnvVars: env("max-age"), Category: catKeep,
+			Usage: "drop zips that were not used for this `TIME`",
 		},
 		&cli.StringFlag{
 			Name: "log-level", EnvVars: env("log-level"), Value: "info", Category: catLog,

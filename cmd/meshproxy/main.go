@@ -80,8 +80,11 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		OnUsageError:   onUsageError,
 		Action:         noCommand,
 		Commands: []*cli.Command{
-			serveCommand(), joinCommand(), inviteCommand(), peersCommand(),
-			statusCommand(), lsCommand(), versionCommand(),
+			serveCommand(), statusCommand(), lsCommand(),
+			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
+			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
+			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), backupCommand(), restoreCommand(),
+			versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

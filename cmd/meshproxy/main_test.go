@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return setUp(env, string(archive))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "sleep": cmdSleep, "token": cmdToken,
+			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "sleep": cmdSleep, "invitation": cmdInvitation, "token": cmdToken,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" { // who may write everywhere
@@ -182,6 +182,27 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	if resp.StatusCode != want {
 		ts.Fatalf("%s: status %d, want %d: %s", args[2], resp.StatusCode, want, &body)
 	}
+}
+
+// cmdInvitation sets a variable to the ID of the invitation for an office.
+//
+//	invitation DIR VARIABLE OFFICE
+func cmdInvitation(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: invitation DIR VARIABLE OFFICE")
+	}
+	c, err := node.Dial(context.Background(), ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer c.Close()
+	list, err := c.Invitations(context.Background())
+	ts.Check(err)
+	for _, i := range list {
+		if i.Office == args[2] {
+			ts.Setenv(args[1], i.ID)
+			return
+		}
+	}
+	ts.Fatalf("no invitation for office %s", args[2])
 }
 
 // cmdSleep waits, for what only time can end.

@@ -2,12 +2,12 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/term"
@@ -62,18 +62,7 @@ func terminalWidth(w io.Writer) int {
 }
 
 // bytesText writes a size for people: 1.2 MiB.
-func bytesText(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, prefix := float64(n)/unit, 0
-	for value >= unit && prefix < len("KMGTPE")-1 {
-		value /= unit
-		prefix++
-	}
-	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[prefix])
-}
+func bytesText(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // agoText writes a past time as how long ago it was.
 func agoText(t time.Time) string {

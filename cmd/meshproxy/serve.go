@@ -152,7 +152,7 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	}
 	cfg := node.Config{
 		Dir: c.String("data"), Listen: c.String("listen"), P2P: c.StringSlice("p2p"),
-		Office: c.String("office"), Refresh: c.Duration("refresh"),
+		Office: c.String("office"), Refresh: c.Duration("refresh"), MaxAge: c.Duration("max-age"),
 		Upstream: c.String("upstream"), SumDB: c.String("sumdb"),
 		NoSumDB: c.String("nosumdb"), NoProxy: c.String("noproxy"),
 		Version: thisVersion().Version, Log: log,
@@ -162,6 +162,9 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	}
 	if cfg.Refresh <= 0 {
 		return cfg, misuse("--refresh %v: want a time above zero", cfg.Refresh)
+	}
+	if cfg.MaxSize, err = size(c, "max-size"); err != nil {
+		return cfg, err
 	}
 	return cfg, defaultsFromGo(c, &cfg)
 }
