@@ -57,10 +57,14 @@ func badgerOptions(dir string, o Options) badger.Options {
 	return b
 }
 
-// removeEmpty removes logs of no length from Badger's directory. A crash between
-// the creation of a log and its first extension leaves one; nothing was written to
-// it, and Badger does not open with it.
-func removeEmpty(dir string) error {
+// tidy removes from Badger's directory what would keep it from opening, and holds
+// nothing: logs of no length, which a crash between the creation of a log and its
+// first extension leaves; and the registry of encryption keys, which is made again
+// and of which a store without encryption needs none, whole or damaged.
+func tidy(dir string) error {
+	if err := os.Remove(filepath.Join(dir, badger.KeyRegistryFileName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -144,14 +148,20 @@ func syncFile(name string) error {
 }
 
 // room reports ErrFull when writing bytes more would leave less than the reserve.
-func (s *Store) room(bytes int) error {
-	free, err := freeSpace(s.data)
+func (s *Store) room(bytes int) error { return s.roomAbove(bytes, s.o.Reserve) }
+
+// urgentRoom is room for what must be possible on a full disk: to open the store,
+// to drop something, to give space back. It may use most of the reserve.
+func (s *Store) urgentRoom(bytes int) error { return s.roomAbove(bytes, s.o.Reserve/4) }
+
+func (s *Store) roomAbove(bytes int, reserve int64) error {
+	free, err := freeSpace(s.dir)
 	if err != nil {
-		return fmt.Errorf("free space of %s: %w", s.data, err)
+		return fmt.Errorf("free space of %s: %w", s.dir, err)
 	}
-	if free < int64(bytes)+s.o.Reserve {
+	if free < int64(bytes)+reserve {
 		return fmt.Errorf("%s: %d MiB left, %d MiB are kept in reserve; free some space or lower the size limit: %w",
-			s.data, free>>20, s.o.Reserve>>20, ErrFull)
+			s.dir, free>>20, reserve>>20, ErrFull)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func (s *Store) quarantine(sum verify.Digest, reason string) error {
 	reason = reason[:min(len(reason), maxReason)]
 	now := s.o.Clock().Unix()
 	// The reader's context does not matter: the damage is a fact.
-	return s.do(context.Background(), write{entries: 3, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
+	return s.do(context.Background(), write{urgent: true, entries: 3, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
 		h, err := t.file(sum)
 		if err != nil || !h.present() {
 			return err
@@ -81,7 +81,7 @@ func (s *Store) quarantineZip(root verify.Digest, reason string) error {
 	const maxReason = 500
 	reason = reason[:min(len(reason), maxReason)]
 	now := s.o.Clock().Unix()
-	return s.do(context.Background(), write{entries: 1, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
+	return s.do(context.Background(), write{urgent: true, entries: 1, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
 		held, err := t.has(digestKey(spaceZip, root))
 		if err != nil || !held {
 			return err

@@ -35,7 +35,7 @@ func (s *Store) writeReads(ctx context.Context, batch map[verify.Digest]int64) {
 	if len(batch) == 0 {
 		return
 	}
-	err := s.do(ctx, write{entries: len(batch), bytes: 64 * len(batch), apply: func(t *tx) error {
+	err := s.do(ctx, write{urgent: true, entries: len(batch), bytes: 64 * len(batch), apply: func(t *tx) error {
 		for root, at := range batch {
 			k := digestKey(spaceUse, root)
 			v, err := t.get(k)

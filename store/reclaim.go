@@ -46,7 +46,7 @@ func (s *Store) reclaim(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.room(int(s.db.Opts().ValueLogFileSize)); err != nil {
+		if err := s.urgentRoom(int(s.db.Opts().ValueLogFileSize)); err != nil {
 			return err // a rewrite needs room for what it keeps
 		}
 		switch err := s.db.RunValueLogGC(discardRatio); {
@@ -88,7 +88,7 @@ func (s *Store) pushMemtable(ctx context.Context) error {
 }
 
 func (s *Store) fillers(ctx context.Context, n, size int, fn func(t *tx, k []byte) error) error {
-	return s.do(ctx, write{entries: n, bytes: n * size, apply: func(t *tx) error {
+	return s.do(ctx, write{urgent: true, entries: n, bytes: n * size, apply: func(t *tx) error {
 		for i := range n {
 			if err := fn(t, binary.BigEndian.AppendUint32([]byte{spaceFiller}, uint32(i))); err != nil {
 				return err

@@ -34,7 +34,7 @@ func (s *Store) release(root verify.Digest, files []verify.File) error {
 		batch := files[max(0, left-countBatch):left]
 		left -= len(batch)
 		// What was begun must be ended: no context of a caller ends it.
-		err := s.do(context.Background(), write{entries: 3*len(batch) + 2, bytes: 72 * len(batch), apply: func(t *tx) error {
+		err := s.do(context.Background(), write{urgent: true, entries: 3*len(batch) + 2, bytes: 72 * len(batch), apply: func(t *tx) error {
 			for _, f := range batch {
 				if err := t.unreference(f.Sum); err != nil {
 					return err
@@ -131,7 +131,7 @@ func (s *Store) evict(ctx context.Context, root verify.Digest) error {
 			s.forget(root, st)
 			s.cache.zips.remove(root)
 		}()
-		err := s.do(ctx, write{entries: 4, bytes: 256, apply: func(t *tx) error {
+		err := s.do(ctx, write{urgent: true, entries: 4, bytes: 256, apply: func(t *tx) error {
 			held, err := t.has(digestKey(spaceZip, root))
 			if err != nil || !held {
 				return err

@@ -202,19 +202,24 @@ func (l *limited) Read(p []byte) (int, error) {
 
 // Run does what a store needs while it is open, until ctx ends: it writes down
 // last reads, drops what is over Options.MaxSize and MaxAge, scrubs at ScrubRate,
-// and has damaged files healed. It returns the error of ctx.
+// and has damaged files healed. It returns the error of ctx, or ErrFailed as soon
+// as the store has failed: the process should end then and start anew.
 func (s *Store) Run(ctx context.Context) error {
 	const (
 		flushEvery = time.Minute
 		scrubEvery = 24 * time.Hour
 		ageEvery   = time.Hour
 	)
+	ctx, cancel := context.WithCancel(ctx)
 	scrubbing := make(chan struct{})
 	go func() {
 		defer close(scrubbing)
 		s.scrubLoop(ctx, scrubEvery)
 	}()
-	defer func() { <-scrubbing }()
+	defer func() {
+		cancel()
+		<-scrubbing
+	}()
 	flush, age := time.NewTicker(flushEvery), time.NewTicker(ageEvery)
 	defer flush.Stop()
 	defer age.Stop()
@@ -223,6 +228,8 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.failed.ch:
+			return s.failed.get()
 		case <-s.wake:
 			s.healAll(ctx)
 		case <-flush.C:

@@ -71,9 +71,10 @@ type Store struct {
 	syncs     chan *write
 	idle      chan struct{} // closed when writer and syncer have ended
 	failed    failure
-	acct      Accounting // owned by the writer
-	number    uint64     // owned by the writer: of the newest stream
-	arrival   uint64     // owned by the writer: the latest time in the index of arrivals
+	broken    atomic.Bool // failed so that reading is not safe either
+	acct      Accounting  // owned by the writer
+	number    uint64      // owned by the writer: of the newest stream
+	arrival   uint64      // owned by the writer: the latest time in the index of arrivals
 	published atomic.Pointer[Accounting]
 	epoch     atomic.Uint64
 	synced    string // owned by the syncer: files whose directory entry is durable
@@ -108,7 +109,7 @@ func Open(dir string, o Options) (*Store, error) {
 		closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
 		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
 		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
-		reads: make(map[verify.Digest]int64), cache: newCache(),
+		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
 	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
@@ -139,14 +140,17 @@ func (s *Store) open() (err error) {
 	if err := os.Mkdir(s.spool(), 0o700); err != nil {
 		return err
 	}
-	if err := removeEmpty(s.data); err != nil {
+	if err := s.urgentRoom(0); err != nil {
 		return err
 	}
 	if err := s.room(0); err != nil {
-		s.o.Logger.Warn("store opens with little space left", "error", err)
+		s.o.Logger.Warn("store opens, but nothing can be added", "error", err)
+	}
+	if err := tidy(s.data); err != nil {
+		return err
 	}
 	if s.db, err = badger.Open(badgerOptions(s.data, s.o)); err != nil {
-		return err
+		return fmt.Errorf("%w; if the disk is sound, restore a backup, or move %s away and have everything fetched again", err, s.data)
 	}
 	if err := s.load(); err != nil {
 		return errors.Join(err, s.db.Close())
@@ -224,6 +228,9 @@ func (s *Store) enter() error {
 	if s.closed {
 		return ErrClosed
 	}
+	if s.broken.Load() {
+		return s.failed.get()
+	}
 	s.calls++
 	return nil
 }
@@ -262,14 +269,19 @@ func (s *Store) Close() error {
 	for snap := range s.snapshots { // no call is left that could use it
 		snap.txn.Discard()
 	}
+	return errors.Join(s.closeDB(), os.RemoveAll(s.spool()), s.lock.Close())
+}
+
+// closeDB closes the database, unless it is in a state in which that may not end.
+func (s *Store) closeDB() error {
+	if s.broken.Load() {
+		return s.failed.get()
+	}
 	var err error
 	if s.failed.get() == nil {
 		err = s.sync()
 	}
-	if e := s.db.Close(); err == nil {
-		err = e
-	}
-	return errors.Join(err, os.RemoveAll(s.spool()), s.lock.Close())
+	return errors.Join(err, s.db.Close())
 }
 
 // Accounting returns the counts after the last change.

@@ -27,6 +27,7 @@ type write struct {
 	// apply makes the change; it may run more than once, and only the last run
 	// counts. An error undoes it and is returned to the caller.
 	apply   func(*tx) error
+	urgent  bool // must be possible on a full disk
 	entries int  // most keys that apply sets or deletes
 	bytes   int  // most bytes that apply sets
 	sync    bool // acknowledge only when the change is synced to disk
@@ -149,11 +150,14 @@ func (s *Store) apply(batch []*write) error {
 	if err := s.failed.get(); err != nil {
 		return err
 	}
-	bytes := 0
+	bytes, room := 0, s.urgentRoom
 	for _, w := range batch {
 		bytes += w.bytes
+		if !w.urgent {
+			room = s.room
+		}
 	}
-	if err := s.room(bytes); err != nil {
+	if err := room(bytes); err != nil {
 		return err
 	}
 	t := &tx{s: s, txn: s.db.NewTransaction(true), acct: s.acct, epoch: s.epoch.Load(), number: s.number, arrival: s.arrival}
@@ -174,7 +178,9 @@ func (s *Store) apply(batch []*write) error {
 		}
 	}
 	if err := t.txn.Commit(); err != nil {
-		// Badger may have lost its memtable or log: nothing after this is safe.
+		// Badger may have lost its memtable or log: nothing after this is safe, not
+		// even reading.
+		s.broken.Store(true)
 		return s.failed.set(fmt.Errorf("write: %w: %w", err, ErrFailed))
 	}
 	s.acct = t.acct
@@ -224,7 +230,10 @@ func (s *Store) syncer() {
 }
 
 // failure is the first error after which the store must not write.
-type failure struct{ p atomic.Pointer[error] }
+type failure struct {
+	p  atomic.Pointer[error]
+	ch chan struct{} // closed once there is one
+}
 
 func (f *failure) get() error {
 	if p := f.p.Load(); p != nil {
@@ -234,6 +243,8 @@ func (f *failure) get() error {
 }
 
 func (f *failure) set(err error) error {
-	f.p.CompareAndSwap(nil, &err)
+	if f.p.CompareAndSwap(nil, &err) {
+		close(f.ch)
+	}
 	return *f.p.Load()
 }
