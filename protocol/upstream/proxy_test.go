@@ -456,14 +456,15 @@ func TestHopsAreSentOn(t *testing.T) {
 // TestLoop runs two nodes that are each other's upstream.
 func TestLoop(t *testing.T) {
 	var nodes [2]*httptest.Server
-	var ups [2]*upstream.Upstreams
 	for i := range nodes {
-		h := protocol.NewHandler(passing{up: func() *upstream.Upstreams { return ups[i] }}, protocol.HandlerOptions{Self: fmt.Sprint("node-", i)})
-		nodes[i] = httptest.NewServer(h)
-		defer nodes[i].Close()
+		nodes[i] = httptest.NewUnstartedServer(nil)
 	}
-	for i := range ups {
-		ups[i] = parse(t, nodes[1-i].URL, upstream.Options{Self: fmt.Sprint("node-", i)})
+	for i := range nodes {
+		self := fmt.Sprint("node-", i)
+		u := parse(t, "http://"+nodes[1-i].Listener.Addr().String(), upstream.Options{Self: self})
+		nodes[i].Config.Handler = protocol.NewHandler(passing{u: u}, protocol.HandlerOptions{Self: self})
+		nodes[i].Start()
+		t.Cleanup(nodes[i].Close)
 	}
 	resp, err := http.Get(nodes[0].URL + "/example.test/a/@v/v1.0.0.mod")
 	if err != nil {
@@ -475,18 +476,4 @@ func TestLoop(t *testing.T) {
 		t.Errorf("status %d, %s; want 508 that names the node", resp.StatusCode, text)
 	}
 	http.DefaultClient.CloseIdleConnections()
-}
-
-// passing is an office that holds nothing.
-type passing struct {
-	protocol.Backend
-	up func() *upstream.Upstreams
-}
-
-func (b passing) File(ctx context.Context, n verify.Name, _ protocol.Options) (*protocol.Answer, error) {
-	f, err := b.up().File(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	return &protocol.Answer{Data: f.Data}, nil
 }

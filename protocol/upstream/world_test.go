@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/mod/module"
 
+	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/protocol/upstream"
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -128,4 +130,45 @@ func others(f *upstream.Fetched) []string {
 	}
 	slices.Sort(kinds)
 	return kinds
+}
+
+// passing is an office that holds nothing.
+type passing struct {
+	protocol.Backend
+	u *upstream.Upstreams
+}
+
+func answer(f *upstream.Fetched, err error) (*protocol.Answer, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case f.File != nil:
+		return &protocol.Answer{Content: f.File, Closer: f}, nil
+	}
+	return &protocol.Answer{Data: f.Data}, nil
+}
+
+func (b passing) File(ctx context.Context, n verify.Name, _ protocol.Options) (*protocol.Answer, error) {
+	return answer(b.u.File(ctx, n))
+}
+
+func (b passing) Query(ctx context.Context, path, query string, _ protocol.Options) (*protocol.Answer, error) {
+	return answer(b.u.Query(ctx, path, query))
+}
+
+func (b passing) Latest(ctx context.Context, path string, _ protocol.Options) (*protocol.Answer, error) {
+	return answer(b.u.Latest(ctx, path))
+}
+
+func (b passing) List(ctx context.Context, path string, _ protocol.Options) (*protocol.Answer, error) {
+	list, err := b.u.List(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return &protocol.Answer{Data: protocol.EncodeList(list.Tagged)}, nil
+}
+
+func (b passing) SumDB(ctx context.Context, name, sub string, _ protocol.Options) (*protocol.Answer, error) {
+	data, err := b.u.SumDB(ctx, name, sub)
+	return &protocol.Answer{Data: data}, err
 }
