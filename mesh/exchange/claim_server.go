@@ -83,7 +83,7 @@ func (x *Exchange) known(c claimed) (claimReply, bool) {
 	var holders []peer.ID
 	if c.name.Kind == verify.Zip {
 		holders = x.liveHolders(s.Record.Digest)
-		if x.cfg.Backend.HasZip(s.Record.Digest) {
+		if x.holds(s.Record.Digest) {
 			holders = append([]peer.ID{x.self}, holders...)
 		}
 	}

@@ -27,8 +27,9 @@
 // ## /meshproxy/records/1: who has these?
 //
 //	asker    recordsRequest   names to be answered with the record, names to be
-//	                          answered in brief, and whether related go.mod
-//	                          files are wanted; at most maxRequest bytes and
+//	                          answered in brief, whether related go.mod files
+//	                          are wanted, and whether the asker holds the files
+//	                          named in brief; at most maxRequest bytes and
 //	                          maxNames names
 //	answerer recordsEntry*    one for each name that it knows anything about, in
 //	                          any order; each at most maxEntry bytes

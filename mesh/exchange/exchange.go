@@ -114,6 +114,8 @@ type Exchange struct {
 	desk    *desk
 	metrics *metrics
 	notify  *network.NotifyBundle
+	repair  repairSignals
+	drops   drops
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -142,12 +144,15 @@ func New(cfg Config) *Exchange {
 		limits:  newLimits(cfg.Up, cfg.Down),
 		holders: newHolderTable(),
 		desk:    newDesk(time.Now),
+		repair:  newRepairSignals(),
+		drops:   drops{until: map[verify.Digest]time.Time{}},
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.metrics = newMetrics(cfg.Metrics, x)
 	x.notify = &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
 		x.health.forget(c.RemotePeer())
-	}}
+		x.repair.changed()
+	}, DisconnectedF: func(network.Network, network.Conn) { x.repair.changed() }}
 	cfg.Host.Network().Notify(x.notify)
 	x.serve()
 	return x

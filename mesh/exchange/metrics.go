@@ -11,16 +11,20 @@ type metrics struct {
 	claims     *prometheus.CounterVec
 	pulled     *prometheus.CounterVec
 	pushes     *prometheus.CounterVec
+	repaired   prometheus.Counter
 }
 
 func newMetrics(in prometheus.Registerer, x *Exchange) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help}, labels)
 	}
+	single := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help})
+	}
 	m := &metrics{
-		in: in,
-		lies: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange",
-			Name: "lies_total", Help: "Messages and files from peers that did not check."}),
+		in:         in,
+		lies:       single("lies_total", "Times that a peer sent what does not check."),
+		repaired:   single("repaired_total", "Zips pulled because too few offices held them."),
 		turnedAway: counter("turned_away_total", "Inbound streams above the limits.", "protocol"),
 		claims:     counter("claims_total", "Claims of this node, by what they were told.", "outcome"),
 		pulled:     counter("pulled_total", "Files asked of peers, by what became of them.", "result"),
@@ -30,7 +34,7 @@ func newMetrics(in prometheus.Registerer, x *Exchange) *metrics {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help},
 			func() float64 { return float64(f()) })
 	}
-	m.all = []prometheus.Collector{m.lies, m.turnedAway, m.claims, m.pulled, m.pushes,
+	m.all = []prometheus.Collector{m.lies, m.repaired, m.turnedAway, m.claims, m.pulled, m.pushes,
 		bytes("sent_bytes_total", "Bytes sent to members by the exchange.", x.limits.sent.Load),
 		bytes("received_bytes_total", "Bytes received from members by the exchange.", x.limits.recd.Load),
 	}

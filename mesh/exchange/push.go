@@ -186,6 +186,7 @@ func (x *Exchange) takeRecord(ctx context.Context, from peer.ID, envelope []byte
 	}
 	if held && s.Record.Name.Kind == verify.Zip {
 		x.holders.add(s.Record.Digest, from)
+		x.repair.arrived(s.Record.Name)
 	}
 	return x.pushed(pushReply{Status: status})
 }

@@ -28,7 +28,8 @@ type Found struct {
 	Name     verify.Name
 	Records  []*verify.Signed // distinct statements, each with a good signature; whether they are true is not checked
 	Senders  []peer.ID        // of each of Records, the member that handed it over
-	Holders  []peer.ID        // members that hold the bytes, best first
+	Holders  []peer.ID        // members that hold the bytes, best first, by their own word or another's
+	Own      []peer.ID        // those of them who said so themselves, just now
 	Sure     []peer.ID        // those of Holders that said so themselves; of the others somebody has heard
 	Fetching peer.ID          // the member that a home peer told to fetch it; "" is nobody
 	Answered int              // members that answered about this name; 0 means that nobody was reached
@@ -40,6 +41,7 @@ type RecordsOptions struct {
 	Related bool      // also ask which go.mod files those found require, see Reply.Related
 	Except  []peer.ID // peers not to ask: their records did not convince
 	All     bool      // wait for every peer within the budget, not just for the first full answer
+	Brief   bool      // ask for no records, only who has them; with All
 }
 
 // Reply is the answer to a batch of names.
@@ -85,6 +87,8 @@ func except(ids, not []peer.ID) []peer.ID {
 type question struct {
 	full, brief []int
 	related     bool
+	holding     bool         // this node holds the bytes of all in brief
+	class       Class        //
 	counted     map[int]bool // names that the peer answered about
 }
 
@@ -132,7 +136,10 @@ func (q *inquiry) plan(live, connected []peer.ID, homes int) map[peer.ID]*questi
 			continue
 		}
 		q.found[i].Asked = len(peers)
-		full := bestOf(home, near, rank)
+		full := peer.ID("")
+		if !q.opts.Brief {
+			full = bestOf(home, near, rank)
+		}
 		for _, p := range peers {
 			put(plan, p, i, p == full, q.opts.Related)
 		}
@@ -184,6 +191,9 @@ func union(a, b []peer.ID) []peer.ID {
 // have, of two such peers if there are two.
 func (q *inquiry) secondPlan() map[peer.ID]*question {
 	plan := map[peer.ID]*question{}
+	if q.opts.Brief {
+		return plan
+	}
 	for i, said := range q.said {
 		if len(q.found[i].Records) > 0 {
 			continue
@@ -301,6 +311,7 @@ func (q *inquiry) take(h heard, w *question) {
 	holders := peersOf(h.entry.Holders)
 	if h.entry.Held {
 		holders = append([]peer.ID{h.from}, holders...)
+		f.Own = union(f.Own, holders[:1])
 		f.Sure = union(f.Sure, []peer.ID{h.from})
 	}
 	f.Holders = union(f.Holders, holders)
@@ -353,12 +364,12 @@ func (x *Exchange) patience(p peer.ID, records int) time.Duration {
 }
 
 func (x *Exchange) askRecordsOf(ctx context.Context, p peer.ID, names []Found, w *question, out chan<- heard) (err error) {
-	l, stop, err := x.ask(ctx, p, RecordsID, Client)
+	l, stop, err := x.ask(ctx, p, RecordsID, w.class)
 	if err != nil {
 		return err
 	}
 	defer func() { stop(err) }()
-	req := recordsRequest{Related: w.related}
+	req := recordsRequest{Related: w.related, Holding: w.holding}
 	for _, i := range w.full {
 		req.Full = append(req.Full, toWire(names[i].Name))
 	}

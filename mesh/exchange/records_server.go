@@ -16,7 +16,7 @@ import (
 const maxRelatedBytes = 8 << 20
 
 // answerRecords is the answerer's side of RecordsID.
-func (x *Exchange) answerRecords(_ context.Context, _ peer.ID, l *link) error {
+func (x *Exchange) answerRecords(_ context.Context, from peer.ID, l *link) error {
 	var req recordsRequest
 	if err := l.recv(&req, maxRequest); err != nil {
 		return err
@@ -35,8 +35,12 @@ func (x *Exchange) answerRecords(_ context.Context, _ peer.ID, l *link) error {
 		}
 	}
 	for i, w := range req.Brief {
-		if _, err := x.answerName(l, i, w, true); err != nil {
+		s, err := x.answerName(l, i, w, true)
+		if err != nil {
 			return err
+		}
+		if req.Holding && s != nil && s.Record.Name.Kind == verify.Zip {
+			x.holders.add(s.Record.Digest, from)
 		}
 	}
 	end := recordsEntry{End: true}
@@ -51,7 +55,7 @@ func (x *Exchange) answerRecords(_ context.Context, _ peer.ID, l *link) error {
 }
 
 // answerName sends an entry if there is anything to say about the name, and
-// returns the record handed over.
+// returns the record that the entry is about.
 func (x *Exchange) answerName(l *link, index int, w wireName, brief bool) (*verify.Signed, error) {
 	n, err := w.name()
 	if err != nil {
@@ -77,7 +81,7 @@ func (x *Exchange) answerName(l *link, index int, w wireName, brief bool) (*veri
 		e.Envelope = s.Envelope
 	}
 	if n.Kind == verify.Zip {
-		e.Held = x.cfg.Backend.HasZip(d)
+		e.Held = x.holds(d)
 		e.Holders = rawPeers(slices.DeleteFunc(slices.Clone(x.holders.of(d)), func(p peer.ID) bool {
 			return !x.cfg.Members.IsMember(p)
 		}))

@@ -68,6 +68,7 @@ type recordsRequest struct {
 	Full    []wireName `cbor:"1,keyasint,omitempty"`
 	Brief   []wireName `cbor:"2,keyasint,omitempty"`
 	Related bool       `cbor:"3,keyasint,omitempty"`
+	Holding bool       `cbor:"4,keyasint,omitempty"` // the asker holds the bytes of all in Brief
 }
 
 type recordsEntry struct {

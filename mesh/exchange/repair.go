@@ -1,0 +1,365 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Holdings is what repair works on: everything that this node has a record of.
+type Holdings interface {
+	// Names calls fn with the name of every record that this node holds, until fn
+	// fails.
+	Names(ctx context.Context, fn func(verify.Name) error) error
+	// Obtain gets the files of a zip from the holders named and commits them.
+	Obtain(ctx context.Context, s *verify.Signed, holders []peer.ID) error
+}
+
+// RepairOptions says how many copies there shall be, and how fast that is seen to.
+type RepairOptions struct {
+	Holdings Holdings
+	Replicas int           // offices that hold each zip; 0 is 2
+	Settle   time.Duration // how long members may come and go before anything moves; 0 is a minute
+	Every    time.Duration // between two looks at everything; 0 is an hour
+	Soon     time.Duration // from a first fetch elsewhere to a copy here; 0 is 2 s
+}
+
+// Defaults of RepairOptions.
+const (
+	defaultReplicas = 2
+	defaultSettle   = time.Minute
+	defaultEvery    = time.Hour
+	defaultSoon     = 2 * time.Second
+)
+
+const (
+	repairBatch   = 1024 // names in one question
+	repairPulls   = 2    // zips that are pulled at once
+	maxArrived    = 4096 // records that wait to be looked at; above, everything is
+	maxToldNames  = 1 << 20
+	minRepairPace = 50 * time.Millisecond // between two batches
+)
+
+// repairSignals wakes repair. Its methods never block.
+type repairSignals struct {
+	change chan struct{}
+	names  chan verify.Name
+}
+
+func newRepairSignals() repairSignals {
+	return repairSignals{change: make(chan struct{}, 1), names: make(chan verify.Name, maxArrived)}
+}
+
+// changed says that members came or went.
+func (r repairSignals) changed() {
+	select {
+	case r.change <- struct{}{}:
+	default:
+	}
+}
+
+// arrived says that a record of a zip came from the member that holds it.
+func (r repairSignals) arrived(n verify.Name) {
+	select {
+	case r.names <- n:
+	default:
+		r.changed()
+	}
+}
+
+// repairer is one run of Repair. Only its goroutine uses it.
+type repairer struct {
+	x    *Exchange
+	o    RepairOptions
+	seed maphash.Seed
+	told map[peer.ID]map[uint64]struct{} // names that a peer was told of, while it is connected
+	size int                             // of told
+}
+
+// Repair keeps records at their home peers, and zips at as many offices as
+// RepairOptions says, until ctx ends. Every node sees to what it knows: it tells
+// new home peers of its records, and pulls the zips of which there are too few if
+// it is one of the nearest to have them. Members that come and go within Settle
+// move nothing, and each node starts at a random moment after that.
+func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
+	if o.Holdings == nil {
+		return errors.New("repair: Holdings is missing")
+	}
+	o.defaults()
+	ctx, cancel := x.within(ctx)
+	defer cancel()
+	r := &repairer{x: x, o: o, seed: maphash.MakeSeed(), told: map[peer.ID]map[uint64]struct{}{}}
+	look := time.NewTimer(jitter(o.Settle)) // at everything
+	defer look.Stop()
+	var soon <-chan time.Time
+	var arrived []verify.Name
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-x.repair.change:
+			r.forgetGone()
+			look.Reset(o.Settle + jitter(o.Settle))
+		case n := <-x.repair.names:
+			arrived = append(arrived, n)
+			if soon == nil {
+				soon = time.After(o.Soon + jitter(o.Soon))
+			}
+			continue
+		case <-soon:
+			soon = nil
+			r.some(ctx, arrived)
+			arrived = nil
+		case <-look.C:
+			if err := r.all(ctx); err != nil && ctx.Err() == nil {
+				x.log.Warn("repair looks again later", "err", err)
+			}
+			look.Reset(o.Every/2 + jitter(o.Every))
+		}
+	}
+}
+
+func (o *RepairOptions) defaults() {
+	if o.Replicas == 0 {
+		o.Replicas = defaultReplicas
+	}
+	if o.Settle == 0 {
+		o.Settle = defaultSettle
+	}
+	if o.Every == 0 {
+		o.Every = defaultEvery
+	}
+	if o.Soon == 0 {
+		o.Soon = defaultSoon
+	}
+}
+
+func jitter(d time.Duration) time.Duration { return rand.N(max(d, 1)) }
+
+// forgetGone drops what is noted of peers without a connection: when they come
+// back they may have been restarted, and are told again.
+func (r *repairer) forgetGone() {
+	for p, names := range r.told {
+		if r.x.cfg.Host.Network().Connectedness(p) != network.Connected {
+			r.size -= len(names)
+			delete(r.told, p)
+		}
+	}
+}
+
+// all looks at every record.
+func (r *repairer) all(ctx context.Context) error {
+	var batch []verify.Name
+	flush := func() error {
+		r.some(ctx, batch)
+		batch = batch[:0]
+		select {
+		case <-time.After(minRepairPace):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := r.o.Holdings.Names(ctx, func(n verify.Name) error {
+		if batch = append(batch, n); len(batch) < repairBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// some sees to the names given: at most repairBatch of them, or those that
+// arrived since the last time.
+func (r *repairer) some(ctx context.Context, names []verify.Name) {
+	_, connected := r.x.candidates()
+	if len(connected) == 0 || len(names) == 0 {
+		return
+	}
+	for batch := range slices.Chunk(names, repairBatch) {
+		batch = slices.DeleteFunc(slices.Clone(batch), func(n verify.Name) bool { return !r.x.shared(n.Module.Path) })
+		around := newRing(append(slices.Clone(connected), r.x.self))
+		if err := r.tell(ctx, around, batch); err != nil {
+			r.x.log.Debug("some home peers were not told", "err", err)
+		}
+		if err := r.copy(ctx, around, batch); err != nil {
+			r.x.log.Info("some zips have too few copies still", "err", err)
+		}
+	}
+}
+
+// errand is what one home peer is to be told.
+type errand struct{ held, known []verify.Name }
+
+// tell sees that the home peers of names have their records.
+func (r *repairer) tell(ctx context.Context, around *ring, names []verify.Name) error {
+	errands := map[peer.ID]*errand{}
+	for _, n := range names {
+		s, err := r.x.cfg.Backend.Record(n)
+		if err != nil {
+			continue
+		}
+		for _, p := range around.nearest(homeKey(n), r.x.cfg.Homes) {
+			if _, told := r.told[p][r.hash(n)]; told || p == r.x.self {
+				continue
+			}
+			if errands[p] == nil {
+				errands[p] = &errand{}
+			}
+			if n.Kind != verify.Zip || r.x.cfg.Backend.HasZip(s.Record.Digest) {
+				errands[p].held = append(errands[p].held, n)
+			} else {
+				errands[p].known = append(errands[p].known, n)
+			}
+		}
+	}
+	var errs []error
+	for p, e := range errands {
+		errs = append(errs, r.tellOne(ctx, p, e.held, true), r.tellOne(ctx, p, e.known, false))
+	}
+	return errors.Join(errs...)
+}
+
+// tellOne asks a home peer which of names it has, and pushes the others.
+func (r *repairer) tellOne(ctx context.Context, p peer.ID, names []verify.Name, held bool) error {
+	if len(names) == 0 {
+		return nil
+	}
+	has, err := r.x.hasRecords(ctx, p, names, held)
+	if err != nil {
+		return err
+	}
+	var push []*verify.Signed
+	for i, n := range names {
+		if s, err := r.x.cfg.Backend.Record(n); err == nil && !has[i] {
+			push = append(push, s)
+		}
+	}
+	if _, err := r.x.PushTo(ctx, p, push, func(*verify.Signed) bool { return held }); err != nil {
+		return err
+	}
+	if r.size > maxToldNames {
+		r.told, r.size = map[peer.ID]map[uint64]struct{}{}, 0
+	}
+	if r.told[p] == nil {
+		r.told[p] = map[uint64]struct{}{}
+	}
+	for _, n := range names {
+		r.told[p][r.hash(n)] = struct{}{}
+	}
+	r.size += len(names)
+	return nil
+}
+
+func (r *repairer) hash(n verify.Name) uint64 { return maphash.Comparable(r.seed, n) }
+
+// hasRecords asks one peer which of names it has a record of, and tells it
+// whether this node holds their bytes.
+func (x *Exchange) hasRecords(ctx context.Context, p peer.ID, names []verify.Name, held bool) ([]bool, error) {
+	found := make([]Found, len(names))
+	w := &question{holding: held, class: Background}
+	for i, n := range names {
+		found[i].Name = n
+		w.brief = append(w.brief, i)
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	has := make([]bool, len(names))
+	in := make(chan heard, len(names)+1) // all that the peer may say
+	if err := x.askRecordsOf(ctx, p, found, w, in); err != nil {
+		return nil, err
+	}
+	close(in)
+	for h := range in {
+		if h.index >= 0 && len(h.entry.Digest) > 0 {
+			has[h.index] = true
+		}
+	}
+	return has, nil
+}
+
+// copy pulls the zips among names of which there are too few, if it is this
+// node's turn.
+func (r *repairer) copy(ctx context.Context, around *ring, names []verify.Name) error {
+	var lacking []verify.Name
+	for _, n := range names {
+		if n.Kind != verify.Zip || !slices.Contains(around.nearest(homeKey(n), r.x.cfg.Homes+r.o.Replicas), r.x.self) {
+			continue
+		}
+		if s, err := r.x.cfg.Backend.Record(n); err == nil && !r.x.cfg.Backend.HasZip(s.Record.Digest) {
+			lacking = append(lacking, n)
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	reply, err := r.x.Records(ctx, lacking, RecordsOptions{Brief: true, All: true})
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.SetLimit(repairPulls)
+	for _, f := range reply.Found {
+		if !r.turn(around, f) {
+			continue
+		}
+		g.Go(func() error {
+			s, err := r.x.cfg.Backend.Record(f.Name)
+			if err != nil {
+				return err
+			}
+			if err := r.o.Holdings.Obtain(ctx, s, f.Holders); err != nil {
+				return fmt.Errorf("copy of %v: %w", f.Name, err)
+			}
+			r.x.metrics.repaired.Inc()
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// turn reports whether this node is to pull a zip: the offices that hold it are
+// too few, and among the nearest members in other offices this node is one of
+// those who make up the number.
+func (r *repairer) turn(around *ring, f Found) bool {
+	if len(f.Own) == 0 {
+		return false // nobody to get it from
+	}
+	offices := map[string]bool{}
+	for _, p := range f.Own {
+		offices[r.office(p)] = true
+	}
+	for _, p := range around.nearest(homeKey(f.Name), len(around.ids)) {
+		if len(offices) >= r.o.Replicas {
+			return false
+		}
+		if office := r.office(p); !offices[office] {
+			offices[office] = true
+			if p == r.x.self {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// office is where a peer stands; one whose office is not known stands alone.
+func (r *repairer) office(p peer.ID) string {
+	if name := r.x.cfg.Members.Office(p); name != "" {
+		return "office " + name
+	}
+	return "peer " + string(p)
+}

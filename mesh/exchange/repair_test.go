@@ -1,0 +1,150 @@
+package exchange
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// holdings lets an office's repair work on its store.
+type holdings struct {
+	o     *office
+	of    func(verify.Name) *release
+	pulls *atomic.Int32
+}
+
+func (h holdings) Names(ctx context.Context, fn func(verify.Name) error) error {
+	return h.o.store.Releases(ctx, func(r store.Release) error {
+		for _, k := range r.Kinds {
+			if err := fn(verify.Name{Module: r.Module, Kind: k}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (h holdings) Obtain(ctx context.Context, s *verify.Signed, holders []peer.ID) error {
+	h.pulls.Add(1)
+	_, err := h.o.fetch(ctx, h.of(s.Record.Name), holders...)
+	return err
+}
+
+// repairing runs repair on every office until the test ends.
+func (w *world) repairing(of func(verify.Name) *release) *atomic.Int32 {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	pulls := new(atomic.Int32)
+	for _, o := range w.offices {
+		wg.Go(func() {
+			o.x.Repair(ctx, RepairOptions{
+				Holdings: holdings{o, of, pulls}, Settle: 100 * time.Millisecond,
+				Soon: 20 * time.Millisecond, Every: time.Second,
+			})
+		})
+	}
+	w.t.Cleanup(func() { cancel(); wg.Wait() })
+	return pulls
+}
+
+// holding returns the offices still up that hold a release.
+func (w *world) holding(r *release, down map[*office]bool) (all []*office) {
+	for _, o := range w.offices {
+		if !down[o] && o.store.HasZip(r.root) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for until := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+func TestReplicasAreMadeAndKeptUp(t *testing.T) {
+	w := newWorld(t, 7)
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 20))
+	pulls := w.repairing(func(verify.Name) *release { return r })
+	first := w.home(homeKey(r.name(verify.Zip)), 6)
+	s := first.admit(r)
+	if _, err := first.x.Push(t.Context(), []*verify.Signed{s}, func(*verify.Signed) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	down := map[*office]bool{}
+	eventually(t, "two offices hold it", func() bool { return len(w.holding(r, down)) == 2 })
+	for range 2 {
+		lost := w.holding(r, down)[0]
+		down[lost] = true
+		lost.stop()
+		eventually(t, "two offices hold it again", func() bool { return len(w.holding(r, down)) == 2 })
+	}
+	time.Sleep(time.Second) // whoever pulls too much, does it now
+	if n := pulls.Load(); n != 3 {
+		t.Errorf("%d pulls, want 3: one copy at first, and one for each that was lost", n)
+	}
+}
+
+func TestNewHomePeersAreTold(t *testing.T) {
+	w := newWorld(t, 2)
+	gomod := "module example.test/m\n"
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3))
+	s := w.offices[0].admitMod(r.module, gomod)
+	w.repairing(func(verify.Name) *release { return r })
+	eventually(t, "the other office has the record", func() bool {
+		got, err := w.offices[1].store.Record(s.Record.Name)
+		return err == nil && got.Record.Digest == s.Record.Digest
+	})
+}
+
+func TestTheLastCopiesAreNotDropped(t *testing.T) {
+	w := newWorld(t, 4)
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3))
+	n := r.name(verify.Zip)
+	ask := func(o *office) bool {
+		may, err := o.x.MayDrop(t.Context(), n, r.root, 1)
+		if err != nil {
+			t.Error(err)
+		}
+		return may
+	}
+	a, b, c := w.offices[0], w.offices[1], w.offices[2]
+	a.admit(r)
+	if ask(a) {
+		t.Error("the only copy may be dropped")
+	}
+	b.admit(r)
+	c.admit(r)
+	copies, err := w.offices[3].x.Copies(t.Context(), []verify.Name{n})
+	if err != nil || len(copies[0]) != 3 {
+		t.Errorf("copies: %v, %v", copies, err)
+	}
+	// All three ask at once, and drop if they may.
+	var wg sync.WaitGroup
+	var dropped atomic.Int32
+	for _, o := range []*office{a, b, c} {
+		wg.Go(func() {
+			if ask(o) {
+				dropped.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if dropped.Load() == 3 {
+		t.Error("all copies may be dropped")
+	}
+	if !ask(a) && dropped.Load() == 0 {
+		t.Error("with two other copies, one may be dropped")
+	}
+}
