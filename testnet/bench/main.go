@@ -43,6 +43,7 @@ func main() {
 	flag.IntVar(&c.rounds, "rounds", 5, "rounds of downloads")
 	flag.IntVar(&c.requests, "requests", 20000, "requests of each load measurement for small files")
 	flag.IntVar(&c.clients, "clients", 16, "connections that load comes over")
+	flag.StringVar(&c.profile, "profile", "", "write what an office does when cold to this `file` with the suffixes .cpu and .heap")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -55,8 +56,8 @@ func main() {
 
 // config is what the flags say.
 type config struct {
-	bin, project, tree, scratch, data string
-	rounds, requests, clients         int
+	bin, project, tree, scratch, data, profile string
+	rounds, requests, clients                  int
 }
 
 func defaultTree() string {
@@ -126,6 +127,9 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	db, err := b.tree.Database(sumsName)
 	if err != nil {
+		return err
+	}
+	if err := db.Fill(ctx, 5000); err != nil {
 		return err
 	}
 	b.sumdb = db.Key()
