@@ -3,6 +3,7 @@ package protocol
 import (
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 )
@@ -66,6 +67,7 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			h.o.Observe(Observation{Request: req, Status: w.status, Bytes: w.written, Source: source, Duration: time.Since(start), Cut: w.cut})
 		}()
 	}
+	defer h.rescue(w, r)
 	if r.ContentLength != 0 {
 		ignoreBody(w)
 	}
@@ -87,9 +89,28 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	defer a.Close()
+	defer a.Close() // of what was only read
 	source = a.Source
 	h.answer(w, r, h.meta(req), a)
+}
+
+// rescue turns a panic into an answer, or into a cut connection if the answer
+// has begun: one request's bug must not look like a network's.
+func (h *handler) rescue(w *writer, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler { // that is how abort ends a request
+		panic(p)
+	}
+	h.o.Log.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	if w.status == 0 {
+		h.fail(w, r, Errorf(http.StatusInternalServerError, "internal error of this node; its log says more"))
+		return
+	}
+	w.cut = true
+	panic(http.ErrAbortHandler)
 }
 
 // parse does everything that needs no I/O.

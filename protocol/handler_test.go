@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -162,6 +163,48 @@ func TestFile(t *testing.T) {
 			got, err := io.ReadAll(resp.Body)
 			if err != nil || !bytes.Equal(got, test.want) {
 				t.Errorf("%d bytes, %v; want %d", len(got), err, len(test.want))
+			}
+		})
+	}
+}
+
+// panics is content whose reader has a bug.
+type panics struct{ *bytes.Reader }
+
+func (p panics) Read([]byte) (int, error) { panic("bug") }
+
+func TestPanic(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer func(context.Context) (*protocol.Answer, error)
+		cut    bool
+	}{
+		{"before an answer", func(context.Context) (*protocol.Answer, error) { panic("bug") }, false},
+		{"in an answer", func(context.Context) (*protocol.Answer, error) {
+			return &protocol.Answer{Content: panics{bytes.NewReader(make([]byte, 1<<20))}}, nil
+		}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log bytes.Buffer
+			observed := make(chan protocol.Observation, 1)
+			s := serve(t, fixed{newMemory(t), test.answer}, protocol.HandlerOptions{
+				Log: slog.New(slog.NewTextHandler(&log, nil)), Observe: func(o protocol.Observation) { observed <- o },
+			})
+			resp, err := s.Client().Get(s.URL + zipPath)
+			if test.cut != (err != nil) {
+				t.Fatalf("%v, want a cut connection: %v", err, test.cut)
+			}
+			if err == nil {
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusInternalServerError {
+					t.Errorf("status %d, want 500", resp.StatusCode)
+				}
+			}
+			if o := <-observed; o.Cut != test.cut {
+				t.Errorf("observed %+v", o)
+			}
+			if !strings.Contains(log.String(), "panic=bug") {
+				t.Errorf("log without the panic: %s", &log)
 			}
 		})
 	}

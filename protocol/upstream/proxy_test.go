@@ -112,34 +112,36 @@ func TestRetry(t *testing.T) {
 					t.Errorf("status %d for %v", status, err)
 				}
 			})
-			t.Run(test.name+" once/"+string(kind), func(t *testing.T) {
-				if test.tries == 1 {
-					return
-				}
-				w := newWorld(t)
-				good := w.handlers["/example.test/a/@v/v1.0.0."+string(kind)]
-				var n atomic.Int32
-				w.all = func(rw http.ResponseWriter, r *http.Request) {
-					if n.Add(1) == 1 {
-						test.fault(rw, r)
-					} else {
-						good(rw, r)
-					}
-				}
-				f, err := parse(t, w.URL, upstream.Options{}).File(t.Context(), name(modA, "v1.0.0", kind))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if kind == verify.Zip {
-					if got, err := io.ReadAll(f.File); err != nil || string(got) != "PK zip" {
-						t.Errorf("after a second try: %q, %v", got, err)
-					}
-				}
-				if err := f.Close(); err != nil {
-					t.Error(err)
-				}
-			})
+			if test.tries > 1 {
+				t.Run(test.name+" once/"+string(kind), func(t *testing.T) { recovers(t, test.fault, kind) })
+			}
 		}
+	}
+}
+
+// recovers has an upstream that fails once.
+func recovers(t *testing.T, fault http.HandlerFunc, kind verify.Kind) {
+	w := newWorld(t)
+	good := w.handlers["/example.test/a/@v/v1.0.0."+string(kind)]
+	var n atomic.Int32
+	w.all = func(rw http.ResponseWriter, r *http.Request) {
+		if n.Add(1) == 1 {
+			fault(rw, r)
+		} else {
+			good(rw, r)
+		}
+	}
+	f, err := parse(t, w.URL, upstream.Options{}).File(t.Context(), name(modA, "v1.0.0", kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind == verify.Zip {
+		if got, err := io.ReadAll(f.File); err != nil || string(got) != "PK zip" {
+			t.Errorf("after a second try: %q, %v", got, err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
