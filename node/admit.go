@@ -47,6 +47,7 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 		if staged, err = n.store.StageZip(ctx, scanned); err != nil {
 			return nil, fmt.Errorf("keep %s: %w", f.Name, err)
 		}
+		defer staged.Close()
 	}
 	signed, err := verify.Seal(&rec, n.mesh.Key())
 	if err != nil {
