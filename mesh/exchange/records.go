@@ -30,7 +30,6 @@ type Found struct {
 	Senders  []peer.ID        // of each of Records, the member that handed it over
 	Holders  []peer.ID        // members that hold the bytes, best first, by their own word or another's
 	Own      []peer.ID        // those of them who said so themselves, just now
-	Sure     []peer.ID        // those of Holders that said so themselves; of the others somebody has heard
 	Fetching peer.ID          // the member that a home peer told to fetch it; "" is nobody
 	Answered int              // members that answered about this name; 0 means that nobody was reached
 	Asked    int              // members that were asked
@@ -312,7 +311,6 @@ func (q *inquiry) take(h heard, w *question) {
 	if h.entry.Held {
 		holders = append([]peer.ID{h.from}, holders...)
 		f.Own = union(f.Own, holders[:1])
-		f.Sure = union(f.Sure, []peer.ID{h.from})
 	}
 	f.Holders = union(f.Holders, holders)
 	if p, ok := peerOf(h.entry.Fetching); ok && f.Fetching == "" {
