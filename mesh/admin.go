@@ -183,6 +183,7 @@ func (m *Mesh) revoke(target member.Key, reason string) error {
 	if err != nil {
 		return fmt.Errorf("revoke %s: %w", target, err)
 	}
+	signal(m.urgent)
 	return nil
 }
 

@@ -31,10 +31,11 @@ func (m *Mesh) introduce(ctx context.Context, p peer.ID) error {
 	if _, ok := m.greeted.Load(p); ok {
 		return nil
 	}
-	done := m.hellos.DoChan(string(p), func() (any, error) {
+	session := m.session.Load()
+	done := m.hellos.DoChan(session.prefix+string(p), func() (any, error) {
 		ctx, cancel := context.WithTimeout(m.ctx, helloTime)
 		defer cancel()
-		return nil, m.hello(ctx, p)
+		return nil, m.hello(ctx, session, p)
 	})
 	select {
 	case r := <-done:
@@ -44,11 +45,10 @@ func (m *Mesh) introduce(ctx context.Context, p peer.ID) error {
 	}
 }
 
-func (m *Mesh) hello(ctx context.Context, p peer.ID) (err error) {
-	if !m.IsMember(p) {
+func (m *Mesh) hello(ctx context.Context, session *session, p peer.ID) (err error) {
+	if !m.IsMember(p) && !m.peers.static[p] {
 		return errStranger // it would learn who this node is
 	}
-	session := m.session.Load()
 	ctx = network.WithNoDial(ctx, "hello on an open connection")
 	s, err := m.host.NewStream(ctx, p, session.protocol(helloID))
 	if err != nil {

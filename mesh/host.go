@@ -151,6 +151,13 @@ func newResources(cfg *Config) (network.ResourceManager, error) {
 	}
 	if cfg.Metrics == nil {
 		options = append(options, rcmgr.WithMetricsDisabled())
+	} else {
+		rcmgr.MustRegisterWith(cfg.Metrics)
+		reporter, err := rcmgr.NewStatsTraceReporter()
+		if err != nil {
+			return nil, fmt.Errorf("publish metrics of the resource manager: %w", err)
+		}
+		options = append(options, rcmgr.WithTraceReporter(reporter))
 	}
 	m, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(atLeast.Build(scaled)), options...)
 	if err != nil {

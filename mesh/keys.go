@@ -48,6 +48,9 @@ func (m *Mesh) ExportKeys(passphrase string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("export keys: %w", err)
 	}
+	if err := m.peers.save(); err != nil {
+		return nil, fmt.Errorf("export keys: %w", err)
+	}
 	e := exported{Key: raw, Values: map[string][]byte{}}
 	for _, k := range []string{stateSelf, stateRoster, stateMoves, statePeers} {
 		v, err := m.cfg.State.Get(k)

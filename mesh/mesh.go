@@ -49,6 +49,7 @@ type Mesh struct {
 	syncs   singleflight.Group
 	greeted sync.Map      // peer.ID: knows this node as a member
 	changed chan struct{} // cap 1: the roster changed, tell others
+	urgent  chan struct{} // cap 1: somebody is out, tell everybody at once
 	redial  chan struct{} // cap 1: look for members now
 }
 
@@ -65,7 +66,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Log, signer: signer,
-		changed: make(chan struct{}, 1), redial: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), redial: make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.view.Store(&member.View{})
@@ -101,7 +102,10 @@ func (m *Mesh) start() error {
 	if m.peers, err = newPeerBook(m); err != nil {
 		return err
 	}
-	return m.enter(saved)
+	if err := m.enter(saved); err != nil {
+		return err
+	}
+	return m.register()
 }
 
 // Close ends the node. It is safe to call more than once, and returns when all

@@ -2,8 +2,11 @@ package mesh
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -11,12 +14,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/meshproxy/meshproxy/verify"
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.bench").Value.String() != "" {
+		os.Exit(m.Run()) // libp2p takes its time to give up a hundred dials
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -190,4 +198,120 @@ func finds(n *testNode, root verify.Digest, want peer.ID) bool {
 		}
 	}
 	return false
+}
+
+func TestMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	berlin := node(t, "berlin", func(c *Config) { c.Metrics = registry })
+	node(t, "lisbon").join(berlin)
+	got, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, f := range got {
+		if len(f.Metric) == 1 && f.Metric[0].Gauge != nil {
+			values[f.GetName()] = f.Metric[0].Gauge.GetValue()
+		}
+	}
+	if values["meshproxy_mesh_members"] != 2 || values["meshproxy_mesh_statements"] < 3 {
+		t.Errorf("metrics say %v", values)
+	}
+}
+
+// TestMovedAway has two nodes find each other again though both have moved.
+func TestMovedAway(t *testing.T) {
+	berlin, lisbon, oslo := node(t, "berlin"), node(t, "lisbon"), node(t, "oslo")
+	lisbon.join(berlin)
+	oslo.join(berlin)
+	connected(t, berlin, lisbon, oslo)
+	for _, n := range []*testNode{berlin, lisbon} {
+		n.stop()
+		n.cfg.Listen = []string{"/ip4/127.0.0.1/tcp/0"}
+	}
+	berlin.start()
+	lisbon.start()
+	connected(t, berlin, lisbon, oslo)
+}
+
+// TestStaticPeer has a node that was away for long find its mesh by an address
+// that its operator gives it, though it knows none of those who are there.
+func TestStaticPeer(t *testing.T) {
+	berlin, lisbon, oslo := node(t, "berlin"), node(t, "lisbon"), node(t, "oslo")
+	lisbon.join(berlin)
+	connected(t, berlin, lisbon)
+	lisbon.stop()
+	oslo.join(berlin)
+	connected(t, berlin, oslo)
+	berlin.stop()
+	lisbon.cfg.Peers = []string{oslo.Addrs()[0].String() + "/p2p/" + oslo.ID().String()}
+	lisbon.start()
+	connected(t, lisbon, oslo)
+}
+
+func TestLoadOrCreateKey(t *testing.T) {
+	dir := t.TempDir()
+	key, err := LoadOrCreateKey(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := LoadOrCreateKey(dir)
+	if err != nil || !again.Equals(key) {
+		t.Errorf("the key is another one the next time: %v", err)
+	}
+	info, err := os.Stat(filepath.Join(dir, keyFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the key file has mode %v: %v", info.Mode(), err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, keyFile), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadOrCreateKey(dir); err == nil {
+		t.Error("a damaged key is replaced, and the node forgotten")
+	}
+}
+
+func TestKeysExport(t *testing.T) {
+	berlin, lisbon := node(t, "berlin"), node(t, "lisbon")
+	lisbon.join(berlin)
+	connected(t, berlin, lisbon)
+	for _, passphrase := range []string{"", "correct horse"} {
+		eventually(t, "berlin knows where lisbon is", func() bool { return len(berlin.peers.addrs(lisbon.ID())) > 0 })
+		text, err := berlin.ExportKeys(passphrase)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, state := t.TempDir(), &memoryState{}
+		if passphrase != "" {
+			if err := ImportKeys(dir, state, text, "wrong", false); !errors.Is(err, ErrPassphrase) {
+				t.Errorf("with a wrong passphrase: %v", err)
+			}
+		}
+		if err := ImportKeys(dir, state, text, passphrase, false); err != nil {
+			t.Fatal(err)
+		}
+		key, err := LoadOrCreateKey(dir)
+		if err != nil || !key.Equals(berlin.cfg.Key) {
+			t.Fatalf("another key comes back: %v", err)
+		}
+		if err := ImportKeys(dir, state, text, passphrase, false); err != nil {
+			t.Errorf("a second time: %v", err)
+		}
+		other := t.TempDir()
+		if _, err := LoadOrCreateKey(other); err != nil {
+			t.Fatal(err)
+		}
+		if err := ImportKeys(other, state, text, passphrase, false); !errors.Is(err, ErrOtherNode) {
+			t.Errorf("over another node's key: %v", err)
+		}
+		berlin.stop() // the machine burns down
+		spare := node(t, "berlin", func(c *Config) { c.Key, c.State = key, state })
+		connected(t, spare, lisbon)
+		spare.invite(InviteOptions{}) // it is the founder
+		spare.stop()
+		berlin.start()
+	}
+	if err := ImportKeys(t.TempDir(), &memoryState{}, []byte("x"), "", false); !errors.Is(err, ErrExport) {
+		t.Errorf("what is no export: %v", err)
+	}
 }

@@ -8,10 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -76,7 +78,7 @@ func newPeerBook(m *Mesh) (*peerBook, error) {
 		}
 	}
 	b.dirty = false
-	return b, nil
+	return b, b.watch()
 }
 
 // of returns the contact of p; the caller holds mu, or has the book to itself.
@@ -121,6 +123,28 @@ func (b *peerBook) connected(c network.Conn) {
 	k.seen, k.failed, k.next = time.Now(), 0, time.Time{}
 	k.prefer(good)
 	b.dirty = true
+}
+
+// watch notes what identify tells of members' addresses.
+func (b *peerBook) watch() error {
+	sub, err := b.m.host.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted), eventbus.BufSize(256))
+	if err != nil {
+		return fmt.Errorf("watch peers' addresses: %w", err)
+	}
+	b.m.spawn(func(ctx context.Context) {
+		defer sub.Close()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case e := <-sub.Out():
+				if e, ok := e.(event.EvtPeerIdentificationCompleted); ok && b.m.IsMember(e.Peer) {
+					b.connected(e.Conn)
+				}
+			}
+		}
+	})
+	return nil
 }
 
 // seen notes when the last connection went.

@@ -84,23 +84,25 @@ func (m *Mesh) enter(p *place) error {
 			m.host.RemoveStreamHandler(old.protocol(id))
 		}
 	}
-	m.mu.Lock()
-	m.roster, m.self, m.meshKey = p.roster, p.self, p.meshKey
-	gone := m.evaluate(time.Now())
-	m.mu.Unlock()
 	s := &session{
 		key: p.self.Mesh(), prefix: meshPrefix(p.self.Mesh()),
 		hellos: semaphore.NewWeighted(helloSlots),
 		joins:  semaphore.NewWeighted(joinSlots),
 		syncs:  semaphore.NewWeighted(syncSlots),
 	}
-	m.greeted.Clear()
 	m.members.move(s.prefix)
 	m.gate.setOpen(append(m.oldHellos(), s.protocol(helloID), s.protocol(joinID))...)
 	if err := m.startDHT(s); err != nil {
 		return errors.Join(err, s.close())
 	}
+	// From here on the node is there: whoever sees a member of the new mesh also
+	// sees its session.
+	m.mu.Lock()
 	m.session.Store(s)
+	m.roster, m.self, m.meshKey = p.roster, p.self, p.meshKey
+	gone := m.evaluate(time.Now())
+	m.mu.Unlock()
+	m.greeted.Clear()
 	m.host.SetStreamHandler(s.protocol(helloID), m.serveHello)
 	m.host.SetStreamHandler(s.protocol(joinID), m.serveJoin)
 	m.host.SetStreamHandler(s.protocol(syncID), m.serveSync)

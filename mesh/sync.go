@@ -19,7 +19,7 @@ const (
 	gossipPause  = 50 * time.Millisecond // gathers changes that come together
 	gossipFanout = 8                     // members told of what another one told
 	gossipEvery  = 15 * time.Second      // with one member, whatever happened
-	gossipAtOnce = 8                     // exchanges at one time
+	gossipAtOnce = 32                    // exchanges at one time
 	syncRounds   = 64                    // exchanges until two rosters agree
 )
 
@@ -188,6 +188,8 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 				return ctx.Err()
 			case <-time.After(gossipPause):
 			}
+		case <-m.urgent:
+			fanout = 0
 		}
 		m.tell(ctx, fanout)
 	}

@@ -11,7 +11,7 @@ import (
 
 const (
 	tickEvery  = time.Second
-	renewEvery = 10 * time.Second
+	renewEvery = 3 * time.Second
 )
 
 // tickLoop does what time brings: credentials expire and are renewed, round

@@ -36,6 +36,7 @@ type Roster struct {
 	mesh, founder Key
 	credentials   map[subject][]*Credential // newest first
 	revocations   map[ID]*Revocation
+	sum           *ID // of the set as it is; nil until somebody asks
 }
 
 // subject keeps apart what a key is as a node and as the bearer of an invitation.
@@ -50,7 +51,7 @@ func (c *Credential) subject() subject { return subject{c.Grant().Kind, c.Subjec
 // Only chains that begin with the same mesh key and the same founder enter it,
 // so a leaked mesh key cannot grant a second founder to anybody who is in.
 func NewRoster(mesh, founder Key) *Roster {
-	return &Roster{mesh, founder, map[subject][]*Credential{}, map[ID]*Revocation{}}
+	return &Roster{mesh: mesh, founder: founder, credentials: map[subject][]*Credential{}, revocations: map[ID]*Revocation{}}
 }
 
 // Mesh is the mesh key.
@@ -83,6 +84,7 @@ func (r *Roster) AddCredential(c *Credential, now time.Time) (bool, error) {
 	slices.SortFunc(next, newestFirst)
 	next = next[:min(len(next), maxPerSubject)]
 	r.credentials[c.subject()] = next
+	r.sum = nil
 	return slices.Contains(next, c), nil
 }
 
@@ -127,6 +129,7 @@ func (r *Roster) AddRevocation(v *Revocation, now time.Time) (bool, error) {
 		return false, fmt.Errorf("revocation of %s: %w: %d revocations", v.Target, ErrFull, MaxRevocations)
 	}
 	r.revocations[v.id] = v
+	r.sum = nil
 	return true, nil
 }
 
@@ -156,6 +159,7 @@ func (r *Roster) Prune(now time.Time) bool {
 	}
 	before := len(r.revocations)
 	maps.DeleteFunc(r.revocations, func(_ ID, v *Revocation) bool { return staleRevocation(v, now) })
+	r.sum = nil
 	return changed || len(r.revocations) != before
 }
 
@@ -179,11 +183,15 @@ func (r *Roster) IDs() []ID {
 
 // Sum names the whole set: two rosters with the same sum hold the same.
 func (r *Roster) Sum() ID {
-	h := sha256.New()
-	for _, id := range r.IDs() {
-		h.Write(id[:])
+	if r.sum == nil {
+		h := sha256.New()
+		for _, id := range r.IDs() {
+			h.Write(id[:])
+		}
+		sum := ID(h.Sum(nil))
+		r.sum = &sum
 	}
-	return ID(h.Sum(nil))
+	return *r.sum
 }
 
 // Statements returns the statements whose IDs want accepts, credentials that
@@ -337,5 +345,14 @@ func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (b
 
 // Clone returns a roster of its own with the same statements.
 func (r *Roster) Clone() *Roster {
-	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations)}
+	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations), r.sum}
+}
+
+// Len is the number of statements.
+func (r *Roster) Len() int {
+	n := len(r.revocations)
+	for _, known := range r.credentials {
+		n += len(known)
+	}
+	return n
 }
