@@ -32,6 +32,7 @@ type conduct struct {
 	rtt      time.Duration // moving average of request to first byte; 0 is unknown
 	speed    float64       // moving average of bytes a second; 0 is unknown
 	failures int           // since the last answer
+	tardy    int           // answers that came too late since the last one in time
 	retryAt  time.Time
 	lies     []time.Time
 }
@@ -56,7 +57,7 @@ func (h *health) forget(p peer.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.of(p)
-	c.failures, c.retryAt = 0, time.Time{}
+	c.failures, c.tardy, c.retryAt = 0, 0, time.Time{}
 }
 
 // answered notes that p answered, and after how long.
@@ -64,7 +65,7 @@ func (h *health) answered(p peer.ID, after time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.of(p)
-	c.failures, c.retryAt = 0, time.Time{}
+	c.failures, c.tardy, c.retryAt = 0, 0, time.Time{}
 	if c.rtt == 0 {
 		c.rtt = after
 	} else {
@@ -88,8 +89,21 @@ func (h *health) delivered(p peer.ID, n int64, took time.Duration) {
 	}
 }
 
-// failed notes that p could not be reached or did not answer in time. Until the
-// backoff is over it is passed over where there is a choice.
+// late notes that p did not answer within the budget. Once is the fate of any
+// busy node, and means nothing; twice in a row counts as a failure.
+func (h *health) late(p peer.ID) {
+	h.mu.Lock()
+	c := h.of(p)
+	c.tardy++
+	again := c.tardy > 1
+	h.mu.Unlock()
+	if again {
+		h.failed(p)
+	}
+}
+
+// failed notes that p could not be reached or broke off. Until the backoff is
+// over it is passed over where there is a choice.
 func (h *health) failed(p peer.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -343,7 +343,7 @@ func (x *Exchange) askRecords(ctx context.Context, p peer.ID, names []Found, w *
 	case errors.Is(err, verify.ErrRecord):
 		x.liar(p, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
-		x.health.failed(p)
+		x.health.late(p)
 	}
 	out <- heard{from: p, end: true, err: err}
 }

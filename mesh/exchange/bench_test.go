@@ -1,0 +1,181 @@
+package exchange
+
+import (
+	"context"
+	"fmt"
+	"io"
+	mrand "math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/store/modzip"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// incompressible makes files like those of a real module in number and size: of
+// 64 MiB as many small ones as large ones by bytes.
+func incompressible() map[string][]byte {
+	rnd := mrand.NewChaCha8([32]byte{1})
+	files := map[string][]byte{}
+	for i := range 4096 {
+		b := make([]byte, 8<<10)
+		rnd.Read(b)
+		files[fmt.Sprintf("small/dir%d/file%d.go", i%64, i)] = b
+	}
+	for i := range 4 {
+		b := make([]byte, 8<<20)
+		rnd.Read(b)
+		files[fmt.Sprintf("testdata/large%d", i)] = b
+	}
+	return files
+}
+
+// BenchmarkBareStream is what BenchmarkPull is held against: the same bytes over
+// one stream of the same transport, thrown away on arrival.
+func BenchmarkBareStream(b *testing.B) {
+	w := newWorld(b, 2)
+	const size = 64 << 20
+	block := make([]byte, 64<<10)
+	w.offices[0].host.SetStreamHandler("/bare", func(s network.Stream) {
+		for range size / len(block) {
+			if _, err := s.Write(block); err != nil {
+				return
+			}
+		}
+		s.Close()
+	})
+	b.SetBytes(size)
+	for b.Loop() {
+		s, err := w.offices[1].host.NewStream(b.Context(), w.offices[0].id(), "/bare")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Write(nil); err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, s); err != nil || n != size {
+			b.Fatal(n, err)
+		}
+		s.Close()
+	}
+}
+
+// discard verifies files and keeps none.
+type discard struct{ backend }
+
+func (d discard) PutRaw(ctx context.Context, f modzip.Raw, r io.Reader) error {
+	return f.Verify(ctx, r)
+}
+
+// BenchmarkPull moves 64 MiB in 4100 files, from the holder's Badger: to a sink
+// that verifies and throws away, and into the asker's Badger.
+func BenchmarkPull(b *testing.B) {
+	r := newRelease(b, "example.test/m", "v1.0.0", incompressible())
+	for _, to := range []string{"verify", "store"} {
+		for _, holders := range []int{1, 3} {
+			b.Run(fmt.Sprintf("to=%s/holders=%d", to, holders), func(b *testing.B) {
+				w := newWorld(b, holders)
+				var ids []peer.ID
+				for _, o := range w.offices {
+					o.admit(r)
+					ids = append(ids, o.id())
+				}
+				b.SetBytes(r.size)
+				for b.Loop() {
+					b.StopTimer()
+					asker := w.join("asker", func(c *Config) {
+						if to == "verify" {
+							c.Backend = discard{c.Backend.(backend)}
+						}
+					})
+					w.connect()
+					b.StartTimer()
+					if to == "store" {
+						if _, err := asker.fetch(b.Context(), r, ids...); err != nil {
+							b.Fatal(err)
+						}
+					} else if _, err := asker.x.Pull(b.Context(), PullRequest{
+						Module: r.module, Root: r.root, Holders: ids, Size: r.size,
+						Stage: func(_ context.Context, text []byte) ([]verify.File, error) {
+							l, err := verify.ParseListing(text)
+							return l.Files, err
+						},
+					}); err != nil {
+						b.Fatal(err)
+					}
+					b.StopTimer()
+					asker.stop()
+					w.offices = w.offices[:holders]
+					b.StartTimer()
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRecords asks about 200 go.mod files at once, and about one.
+func BenchmarkRecords(b *testing.B) {
+	for _, n := range []int{10, 50} {
+		w := newWorld(b, n)
+		var names []verify.Name
+		for i := range 200 {
+			m := module.Version{Path: fmt.Sprintf("example.test/m%d", i), Version: "v1.0.0"}
+			name := verify.Name{Module: m, Kind: verify.Mod}
+			names = append(names, name)
+			s := w.home(homeKey(name), 0).admitMod(m, "module "+m.Path+"\n\n// "+string(make([]byte, 1000))+"\n")
+			for k := range 3 {
+				if err := w.home(homeKey(name), k).store.Commit(b.Context(), s, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		asker := w.join("asker", func(*Config) {})
+		w.connect()
+		for _, batch := range []int{1, 200} {
+			b.Run(fmt.Sprintf("members=%d/names=%d", n, batch), func(b *testing.B) {
+				for b.Loop() {
+					reply, err := asker.x.Records(b.Context(), names[:batch], RecordsOptions{})
+					if err != nil {
+						b.Fatal(err)
+					}
+					for _, f := range reply.Found {
+						if len(f.Records) == 0 {
+							b.Fatalf("%v not found", f.Name)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkClaim claims new names from members in turn, one after the other, and
+// reports the latencies.
+func BenchmarkClaim(b *testing.B) {
+	for _, n := range []int{10, 50} {
+		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
+			w := newWorld(b, n)
+			var took []time.Duration
+			i := 0
+			for b.Loop() {
+				name := verify.Name{Module: module.Version{Path: fmt.Sprintf("example.test/m%d", i), Version: "v1.0.0"}, Kind: verify.Mod}
+				start := time.Now()
+				c, err := w.offices[i%n].x.Claim(b.Context(), name)
+				if err != nil || c.Outcome != Fetch {
+					b.Fatal(c, err)
+				}
+				took = append(took, time.Since(start))
+				c.Lease.Close()
+				i++
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+		})
+	}
+}
