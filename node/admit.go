@@ -62,7 +62,7 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 
 // sourceText is what a record says of where the bytes came from.
 func sourceText(source string) string {
-	if source == "direct" {
+	if source == "direct" || source == sourceImport {
 		return source
 	}
 	return "proxy " + source

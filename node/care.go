@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
-	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"golang.org/x/mod/module"
+
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -19,13 +21,7 @@ func (n *Node) heal(ctx context.Context, sum verify.Digest) error {
 	}
 	var errs []error
 	for _, held := range zips {
-		name := verify.Name{Module: held.Module, Kind: verify.Zip}
-		if name.Check() != nil {
-			continue
-		}
-		_, err := n.arrivals.do(ctx, name.String(), zipLimit, func(ctx context.Context) (origin, error) {
-			return n.obtain(ctx, name, nil)
-		})
+		err := n.fetchAgain(ctx, verify.Name{Module: held.Module, Kind: verify.Zip})
 		if err == nil {
 			return nil
 		}
@@ -37,8 +33,29 @@ func (n *Node) heal(ctx context.Context, sum verify.Digest) error {
 	return errors.Join(errs...)
 }
 
+// fetchAgain obtains a file that the store cannot give.
+func (n *Node) fetchAgain(ctx context.Context, name verify.Name) error {
+	if err := name.Check(); err != nil {
+		return err
+	}
+	_, err := n.arrivals.do(ctx, name.String(), limitOf(name.Kind), func(ctx context.Context) (origin, error) {
+		return n.obtain(ctx, name, nil)
+	})
+	return err
+}
+
+// dryRun marks the context of a GC that drops nothing.
+type dryRun struct{}
+
+// GC implements Control.
+func (n *Node) GC(ctx context.Context, o Limits, progress func(store.Progress)) (*Collected, error) {
+	return n.keeper.GC(context.WithValue(ctx, dryRun{}, o.DryRun), o, progress)
+}
+
 // mayDrop reports whether another office holds a zip too, so that this one may
-// give it up. An office that knows no other one decides for itself.
+// give it up. An office that knows no other one decides for itself. Of two offices
+// that want to drop the last two copies at the same time, one is refused: see
+// exchange.MayDrop.
 func (n *Node) mayDrop(ctx context.Context, root verify.Digest) (bool, error) {
 	known, reached := n.reach()
 	switch {
@@ -47,32 +64,64 @@ func (n *Node) mayDrop(ctx context.Context, root verify.Digest) (bool, error) {
 	case reached == 0:
 		return false, fmt.Errorf("none of the %d other offices is connected", known)
 	}
-	name, err := n.nameOf(ctx, root)
+	m, err := zipModule(n.store, root)
 	if err != nil {
 		return false, err
 	}
-	reply, err := n.exchange().Records(ctx, []verify.Name{name}, exchange.RecordsOptions{All: true})
-	if err != nil {
+	name := verify.Name{Module: m, Kind: verify.Zip}
+	if ctx.Value(dryRun{}) == true {
+		copies, err := n.exchange().Copies(ctx, []verify.Name{name})
+		return err == nil && len(copies[0]) > 0, err
+	}
+	ok, err := n.exchange().MayDrop(ctx, name, root, 1)
+	if !ok || err != nil {
 		return false, err
 	}
-	for _, p := range reply.Found[0].Holders {
-		if p != n.mesh.ID() {
-			return true, nil
-		}
-	}
-	return false, nil
+	return true, n.mesh.Withhold(ctx, root)
 }
 
-// nameOf is the name of a module version whose zip has this root.
-func (n *Node) nameOf(ctx context.Context, root verify.Digest) (verify.Name, error) {
-	held, err := n.store.Held(ctx)
+// mayDrop is the same for a node that does not run: it can ask nobody.
+func (o *Offline) mayDrop(context.Context, verify.Digest) (bool, error) {
+	m, err := o.openMesh()
 	if err != nil {
-		return verify.Name{}, err
+		return false, err
 	}
-	for _, h := range held {
-		if h.Root == root {
-			return verify.Name{Module: h.Module, Kind: verify.Zip}, nil
-		}
+	if others := len(m.Members()) - 1; others > 0 {
+		return false, fmt.Errorf("the %d other offices can only be asked by a running node", others)
 	}
-	return verify.Name{}, fmt.Errorf("zip %s: %w", root.H1(), store.ErrNotFound)
+	return true, nil
+}
+
+// zipModule is the module version that a zip is of: every name in its listing
+// begins with it.
+func zipModule(s *store.Store, root verify.Digest) (module.Version, error) {
+	text, err := s.Listing(root)
+	if err != nil {
+		return module.Version{}, err
+	}
+	line, _, _ := strings.Cut(string(text[:min(len(text), 4096)]), "\n")
+	_, name, _ := strings.Cut(line, "  ")
+	path, rest, _ := strings.Cut(name, "@")
+	version, _, _ := strings.Cut(rest, "/")
+	m := module.Version{Path: path, Version: version}
+	if err := module.Check(m.Path, m.Version); err != nil {
+		return module.Version{}, fmt.Errorf("zip %s: %w", root.H1(), err)
+	}
+	return m, nil
+}
+
+// upkeep is what a store last did to keep itself small and whole.
+func upkeep(s *store.Store) Upkeep {
+	last := s.Upkeep()
+	u := Upkeep{Damaged: int(s.Accounting().Damaged), Scrubbing: last.Scrubbing, Scrubbed: last.Scrubbed, Collected: last.Collected}
+	if pins, err := s.Pins(); err == nil {
+		u.Pins = len(pins)
+	}
+	if last.Scrub != nil {
+		u.Found = len(last.Scrub.Damaged)
+	}
+	if last.GC != nil {
+		u.Dropped, u.Kept, u.Freed = len(last.GC.Dropped), len(last.GC.Kept), last.GC.FreedBytes
+	}
+	return u
 }

@@ -56,6 +56,8 @@ type Control interface {
 	Verify(ctx context.Context, progress func(store.Progress)) (*Verified, error)
 	// Backup gives a copy of the store to write, piece by piece.
 	Backup(ctx context.Context, write func(piece []byte) error) error
+
+	Transfer
 }
 
 // Status is an office at a glance. Times are UTC, sizes bytes.
@@ -77,7 +79,10 @@ type Status struct {
 	Store     Holdings  `json:"store"`
 	Served    []Served  `json:"served,omitempty"`
 	Errors    uint64    `json:"errors"` // answers that were none
+	Rejected  uint64    `json:"rejected"` // answers as of a checksum database that did not check
 	Conflicts int       `json:"conflicts"`
+	Alarms    []string  `json:"alarms,omitempty"` // what an operator must act on
+	Upkeep    Upkeep    `json:"upkeep"`
 }
 
 // Holdings says how much an office holds.
@@ -85,8 +90,28 @@ type Holdings struct {
 	Releases int   `json:"releases"`      // module versions of which at least one file is held
 	Zips     int   `json:"zips"`          // distinct ones
 	Files    int   `json:"files"`         // distinct contents
-	Logical  int64 `json:"logical_bytes"` // uncompressed, each zip counted by itself
-	Disk     int64 `json:"disk_bytes"`    // of the data directory
+	Shared   int   `json:"shared_files"`  // of Files, those in more than one zip
+	Logical  int64 `json:"logical_bytes"` // the zips as they are served, each by itself
+	Stored   int64 `json:"stored_bytes"`  // files and records, each once
+	Saved    int64 `json:"shared_bytes"`  // of Stored, files in more than one zip
+	Disk     int64 `json:"disk_bytes"`    // of the store's files on disk
+}
+
+// Upkeep says how an office keeps its store small and whole. Limits are those of a
+// running node; what happened is since it started.
+type Upkeep struct {
+	MaxSize   int64         `json:"max_size,omitempty"` // bytes of files above which zips are dropped
+	MaxAge    time.Duration `json:"max_age_ns,omitempty"`
+	ScrubRate int64         `json:"scrub_rate,omitempty"` // bytes a second; negative: not at all
+	Pins      int           `json:"pins"`                 // patterns
+	Damaged   int           `json:"damaged"`              // files in quarantine
+	Scrubbing bool          `json:"scrubbing"`
+	Scrubbed  time.Time     `json:"scrubbed,omitzero"` // when everything was last read and hashed
+	Found     int           `json:"scrub_found"`       // damaged by that
+	Collected time.Time     `json:"collected,omitzero"`
+	Dropped   int           `json:"dropped"`     // zips, by the last gc
+	Kept      int           `json:"kept"`        // by it, as perhaps the last copies in the mesh
+	Freed     int64         `json:"freed_bytes"` // by it
 }
 
 // Served counts what came from one source since the start.
@@ -107,6 +132,7 @@ type Peer struct {
 	Addr      string        `json:"addr,omitempty"`
 	Seen      time.Time     `json:"seen,omitzero"`
 	Expires   time.Time     `json:"expires,omitzero"`
+	Lies      int           `json:"lies,omitempty"` // what it sent that did not check, within a day
 }
 
 // Release is one module version as ls shows it.
@@ -217,7 +243,15 @@ type Zip struct {
 
 // Verified is what Verify found.
 type Verified struct {
-	Files    int64    `json:"files"`
-	Bytes    int64    `json:"bytes"`
-	Problems []string `json:"problems"`
+	Files    int64     `json:"files"`
+	Bytes    int64     `json:"bytes"`
+	Problems []Problem `json:"problems"`
+}
+
+// Problem is something damaged. It is not served.
+type Problem struct {
+	File   string `json:"file"` // as in the listing of a module, or what else it is
+	Reason string `json:"reason"`
+	Healed bool   `json:"healed"`
+	Note   string `json:"note,omitempty"` // why it was not healed
 }

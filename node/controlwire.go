@@ -49,6 +49,12 @@ func controlHandler(c Control) http.Handler {
 	handleLong(mux, "verify", func(ctx context.Context, _ struct{}, p func(store.Progress)) (*Verified, error) {
 		return c.Verify(ctx, p)
 	})
+	handleLong(mux, "import", c.Import)
+	handleLong(mux, "prefetch", c.Prefetch)
+	handleLong(mux, "export", c.Export)
+	handleStream(mux, "modules", func(ctx context.Context, prefix string, emit func(store.Usage) error) error {
+		return c.Modules(ctx, prefix, emit)
+	})
 	handleStream(mux, "backup", func(ctx context.Context, _ struct{}, emit func([]byte) error) error { return c.Backup(ctx, emit) })
 	handleStream(mux, "releases", func(ctx context.Context, prefix string, emit func(Release) error) error {
 		return c.Releases(ctx, prefix, emit)

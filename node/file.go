@@ -130,8 +130,7 @@ func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(*trans
 
 // has reports whether the store can serve the file.
 func (n *Node) has(name verify.Name) bool {
-	signed, err := n.store.Record(name)
-	return err == nil && (name.Kind != verify.Zip || n.store.HasZip(signed.Record.Digest))
+	return holds(n.store, name)
 }
 
 // isRefusal reports whether an error says that the content itself is not to be

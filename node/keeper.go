@@ -82,19 +82,6 @@ func zips(held []store.Held) []Zip {
 	return list
 }
 
-// Verify implements Control.
-func (k *keeper) Verify(ctx context.Context, progress func(store.Progress)) (*Verified, error) {
-	r, err := k.store.Scrub(ctx, store.ScrubOptions{Progress: progress})
-	if err != nil {
-		return nil, err
-	}
-	v := &Verified{Files: r.Files, Bytes: r.Bytes, Problems: []string{}}
-	for _, p := range r.Damaged {
-		v.Problems = append(v.Problems, p.String())
-	}
-	return v, nil
-}
-
 // Backup implements Control.
 func (k *keeper) Backup(ctx context.Context, write func([]byte) error) error {
 	return k.store.Backup(ctx, pieces(write), nil)

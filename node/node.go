@@ -38,10 +38,16 @@ type Config struct {
 	Refresh  time.Duration // how long lists, latest versions and branches are good for. Default: DefaultRefresh
 	MaxSize  int64         // of files, in bytes; above it zips that were not read for long are dropped. 0: no limit
 	MaxAge   time.Duration // zips that were not read for so long are dropped. 0: never
-	NoLAN    bool          // do not look for members by mDNS
-	Version  string        // of this program, for status
-	Log      *slog.Logger  // default: none
+	// ScrubRate is how fast everything is read and hashed again, once a day, in bytes
+	// a second. Default: DefaultScrubRate; negative: not at all
+	ScrubRate int64
+	NoLAN     bool         // do not look for members by mDNS
+	Version   string       // of this program, for status
+	Log       *slog.Logger // default: none
 }
+
+// DefaultScrubRate reads a terabyte in three days, and leaves a disk to others.
+const DefaultScrubRate = 4 << 20
 
 // DefaultRefresh is how long mutable answers are good for.
 const DefaultRefresh = time.Minute
@@ -54,6 +60,7 @@ func (c *Config) defaults() {
 	c.Upstream = cmp.Or(c.Upstream, upstreamOff)
 	c.SumDB = cmp.Or(c.SumDB, "off")
 	c.Refresh = cmp.Or(c.Refresh, DefaultRefresh)
+	c.ScrubRate = cmp.Or(c.ScrubRate, DefaultScrubRate)
 	if c.P2P == nil {
 		c.P2P = mesh.DefaultListen
 	}
@@ -160,7 +167,7 @@ func (n *Node) Close() error {
 
 func (n *Node) openStore(ctx context.Context) error {
 	var err error
-	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop, MaxSize: n.cfg.MaxSize, MaxAge: n.cfg.MaxAge}); err != nil {
+	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop, MaxSize: n.cfg.MaxSize, MaxAge: n.cfg.MaxAge, ScrubRate: n.cfg.ScrubRate}); err != nil {
 		return err
 	}
 	n.later(n.store.Close)

@@ -154,6 +154,7 @@ func (n *Node) cutOff(p peer.ID, err error) {
 // Status implements Control.
 func (n *Node) Status(context.Context) (*Status, error) {
 	st := storeStatus(n.cfg.Dir, n.store)
+	st.Upkeep.MaxSize, st.Upkeep.MaxAge, st.Upkeep.ScrubRate = n.cfg.MaxSize, n.cfg.MaxAge, n.cfg.ScrubRate
 	st.Running, st.Version, st.Started = true, n.cfg.Version, n.started.UTC()
 	st.URL = "http://" + reachable(n.http.Addr())
 	meshStatus(st, n.mesh)
@@ -161,7 +162,8 @@ func (n *Node) Status(context.Context) (*Status, error) {
 	for _, db := range n.databases {
 		st.SumDB = append(st.SumDB, db.Name())
 	}
-	st.Served, st.Errors = n.counts.served(), n.counts.errors.Load()
+	st.Served, st.Errors, st.Rejected = n.counts.served(), n.counts.errors.Load(), n.counts.rejected.Load()
+	st.Conflicts, st.Alarms = conflictCount(n.store, n.databases), n.alarms()
 	return st, nil
 }
 
@@ -193,8 +195,10 @@ func storeStatus(dir string, s *store.Store) *Status {
 		Data: dir, Conflicts: int(a.Conflicts),
 		Store: Holdings{
 			Releases: int(a.Releases), Zips: int(a.Zips), Files: int(a.Files),
-			Logical: a.ZipBytes, Disk: a.FileBytes + a.RecordBytes,
+			Shared: int(a.Shared), Logical: a.ZipBytes, Stored: a.FileBytes + a.RecordBytes, Saved: a.SharedBytes,
+			Disk: s.DiskUsage(),
 		},
+		Upkeep: upkeep(s),
 	}
 }
 

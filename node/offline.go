@@ -34,7 +34,8 @@ func OpenOffline(ctx context.Context, dir string) (*Offline, error) {
 	if _, err := os.Stat(filepath.Join(dir, "lock")); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", dir, errNoNode)
 	}
-	s, err := openStore(ctx, dir, store.Options{ScrubRate: -1})
+	o := &Offline{dir: dir}
+	s, err := openStore(ctx, dir, store.Options{ScrubRate: -1, MayDrop: o.mayDrop})
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,6 @@ func OpenOffline(ctx context.Context, dir string) (*Offline, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	o := &Offline{dir: dir}
 	o.store, o.pins = s, pins
 	o.place = o.openMesh
 	return o, nil

@@ -92,10 +92,8 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 			Usage: "ask again for lists of versions, latest versions and branches after this `TIME`",
 		},
 		sizeFlag("max-size", "drop zips that were not used for long when files take more than this `SIZE`, like 20GB", catKeep),
-		&cli.DurationFlag{
-			Name: "max-age", EnvVars: env("max-age"), Category: catKeep,
-			Usage: "drop zips that were not used for this `TIME`",
-		},
+		ageFlag("max-age", "drop zips that were not used for this `TIME`, like 90d", catKeep),
+		sizeFlag("scrub-rate", "read and hash everything again once a day, this much in a second: `SIZE`, or off (default: 4MiB)", catKeep),
 		&cli.StringFlag{
 			Name: "log-level", EnvVars: env("log-level"), Value: "info", Category: catLog,
 			Usage: "`LEVEL`: debug, info, warn or error",

@@ -83,7 +83,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			serveCommand(), statusCommand(), lsCommand(),
 			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
-			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), backupCommand(), restoreCommand(),
+			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
 			versionCommand(),
 		},
 	}

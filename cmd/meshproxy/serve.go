@@ -152,10 +152,13 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	}
 	cfg := node.Config{
 		Dir: c.String("data"), Listen: c.String("listen"), P2P: c.StringSlice("p2p"),
-		Office: c.String("office"), Refresh: c.Duration("refresh"), MaxAge: c.Duration("max-age"),
+		Office: c.String("office"), Refresh: c.Duration("refresh"),
 		Upstream: c.String("upstream"), SumDB: c.String("sumdb"),
 		NoSumDB: c.String("nosumdb"), NoProxy: c.String("noproxy"),
 		Version: thisVersion().Version, Log: log,
+	}
+	if cfg.Listen == "" {
+		cfg.Listen = "127.0.0.1:0" // of a command that serves nobody
 	}
 	if _, _, err := net.SplitHostPort(cfg.Listen); err != nil {
 		return cfg, misuse("--listen %q: want HOST:PORT", cfg.Listen)
@@ -164,6 +167,12 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 		return cfg, misuse("--refresh %v: want a time above zero", cfg.Refresh)
 	}
 	if cfg.MaxSize, err = size(c, "max-size"); err != nil {
+		return cfg, err
+	}
+	if cfg.MaxAge, err = age(c, "max-age"); err != nil {
+		return cfg, err
+	}
+	if cfg.ScrubRate, err = rate(c, "scrub-rate"); err != nil {
 		return cfg, err
 	}
 	return cfg, defaultsFromGo(c, &cfg)

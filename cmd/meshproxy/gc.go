@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshproxy/meshproxy/node"
+)
+
+func gcCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "gc",
+		Usage: "drop zips that were not used for long, and give the space back",
+		Description: `Never drops what is pinned, nor what may be the last copy in the mesh: the other
+offices are asked, which only a running node can do. Without limits it keeps those
+of the running node. May be interrupted at any time.
+
+Examples:
+
+   meshproxy gc --max-size 20GB
+   meshproxy gc --max-age 90d --dry-run`,
+		Flags: atFlags(jsonFlag(),
+			sizeFlag("max-size", "drop until files take less than this `SIZE`", ""),
+			ageFlag("max-age", "drop what was not read for this `TIME`, like 90d", ""),
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be dropped"}),
+		Before: withConfig,
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			limits, err := gcLimits(c)
+			if err != nil {
+				return err
+			}
+			return withControl(c, func(ctl node.Control) error {
+				p := newProgress(c, "gc")
+				r, err := ctl.GC(c.Context, limits, p.show)
+				p.end()
+				if err != nil {
+					return err
+				}
+				return printCollected(c, r, limits.DryRun)
+			})
+		},
+	}
+}
+
+func gcLimits(c *cli.Context) (l node.Limits, err error) {
+	if l.MaxSize, err = size(c, "max-size"); err != nil {
+		return l, err
+	}
+	l.MaxAge, err = age(c, "max-age")
+	l.DryRun = c.Bool("dry-run")
+	return l, err
+}
+
+func printCollected(c *cli.Context, r *node.Collected, dry bool) error {
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, r)
+	}
+	verb := "dropped"
+	if dry {
+		verb = "would drop"
+	}
+	t := newTable(c.App.Writer)
+	for _, z := range r.Dropped {
+		t.AppendRow([]any{verb, z.String(), bytesText(z.Size), "last read " + agoText(z.Read)})
+	}
+	for _, z := range r.Kept {
+		t.AppendRow([]any{"kept", z.String(), bytesText(z.Size), "it may be the last copy in the mesh"})
+	}
+	if t.Length() > 0 {
+		if err := printTable(c.App.Writer, t); err != nil {
+			return err
+		}
+	}
+	freed := "freed"
+	if dry {
+		freed = "would free about"
+	}
+	_, err := fmt.Fprintf(c.App.Writer, "%s %d zips, %s %s; kept %d that may be the last copies and %d that are pinned; %s on disk\n",
+		verb, len(r.Dropped), freed, bytesText(r.Freed), len(r.Kept), r.Pinned, bytesText(r.Disk))
+	return err
+}
