@@ -34,6 +34,8 @@ type Control interface {
 	// Rotate gives the mesh a new key, without these members.
 	Rotate(ctx context.Context, without []string) error
 
+	// Doctor checks the node from end to end.
+	Doctor(ctx context.Context) ([]Finding, error)
 	// Conflicts lists the contents that were refused because another one was there
 	// first, or a database signed two histories.
 	Conflicts(ctx context.Context) ([]Conflict, error)
@@ -78,7 +80,7 @@ type Status struct {
 	Connected int       `json:"members_connected"`
 	Store     Holdings  `json:"store"`
 	Served    []Served  `json:"served,omitempty"`
-	Errors    uint64    `json:"errors"` // answers that were none
+	Errors    uint64    `json:"errors"`   // answers that were none
 	Rejected  uint64    `json:"rejected"` // answers as of a checksum database that did not check
 	Conflicts int       `json:"conflicts"`
 	Alarms    []string  `json:"alarms,omitempty"` // what an operator must act on

@@ -103,6 +103,9 @@ func printPeers(c *cli.Context, peers []node.Peer) error {
 				state = p.How
 			}
 		}
+		if p.Lies > 0 {
+			state += fmt.Sprintf(", lied %d times", p.Lies)
+		}
 		rtt := ""
 		if p.RTT > 0 {
 			rtt = p.RTT.Round(100 * time.Microsecond).String()

@@ -90,6 +90,7 @@ func printStatus(c *cli.Context, st *node.Status) error {
 		row("errors", st.Errors)
 	}
 	row("conflicts", st.Conflicts)
+	row("ALARM", strings.Join(st.Alarms, "\n"))
 	return printTable(c.App.Writer, t)
 }
 
