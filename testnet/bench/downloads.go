@@ -26,7 +26,8 @@ type way struct {
 	cpu    []time.Duration      // of the office
 	counts map[outside.Kind]int // upstream requests of the last round
 	disk   int64                // bytes on disk of the office afterwards
-	peak   int64                // bytes of memory
+	peak   int64                // bytes of memory, mapped files included
+	own    int64                // bytes of memory, mapped files left out
 }
 
 // downloads measures every way to download the project, and returns an office that
@@ -97,14 +98,37 @@ func (b *bench) second(ctx context.Context, a *process.Office, round int, ways .
 
 func (b *bench) through(ctx context.Context, w *way, o *process.Office) error {
 	before := o.CPUTime()
-	if err := b.client(ctx, w, o.URL()); err != nil {
+	own := watchMemory(o)
+	err := b.client(ctx, w, o.URL())
+	w.own = max(w.own, own())
+	if err != nil {
 		return fmt.Errorf("%w\n%s", err, o.Log())
 	}
 	w.cpu = append(w.cpu, o.CPUTime()-before)
 	w.peak = max(w.peak, o.PeakMemory())
-	var err error
 	w.disk, err = diskUsage(o.Data())
 	return err
+}
+
+// watchMemory looks again and again at what memory an office holds, until the
+// returned func is called, which says the most of it in bytes.
+func watchMemory(o *process.Office) (most func() int64) {
+	stop, peak := make(chan struct{}), make(chan int64)
+	go func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		var most int64
+		for {
+			most = max(most, o.OwnMemory())
+			select {
+			case <-tick.C:
+			case <-stop:
+				peak <- most
+				return
+			}
+		}
+	}()
+	return func() int64 { close(stop); return <-peak }
 }
 
 // client downloads the project once, with an empty module cache, a checksum
@@ -138,15 +162,16 @@ func (b *bench) client(ctx context.Context, w *way, goproxy string) error {
 func printWays(out io.Writer, ways []*way, zips int64) {
 	kinds := []outside.Kind{outside.Info, outside.Mod, outside.Zip, outside.Supported, outside.TreeHead, outside.Lookup, outside.Tile}
 	t := table.NewWriter()
-	header := table.Row{"go mod download", "seconds", "× direct", "office CPU s", "disk × zips", "peak memory MB"}
+	header := table.Row{"go mod download", "seconds", "× direct", "office CPU s", "disk × zips", "memory MB", "with mapped files MB"}
 	for _, k := range kinds {
 		header = append(header, "upstream "+string(k))
 	}
 	t.AppendHeader(header)
 	for _, w := range ways {
-		row := table.Row{w.name, fmt.Sprintf("%.2f", median(w.took)/1e9), fmt.Sprintf("%.2f", median(ratios(w.took, ways[0].took))), "", "", ""}
+		row := table.Row{w.name, fmt.Sprintf("%.2f", median(w.took)/1e9), fmt.Sprintf("%.2f", median(ratios(w.took, ways[0].took))), "", "", "", ""}
 		if w.disk > 0 {
-			row[3], row[4], row[5] = fmt.Sprintf("%.2f", median(w.cpu)/1e9), fmt.Sprintf("%.2f", float64(w.disk)/float64(zips)), fmt.Sprintf("%.0f", float64(w.peak)/1e6)
+			row[3], row[4] = fmt.Sprintf("%.2f", median(w.cpu)/1e9), fmt.Sprintf("%.2f", float64(w.disk)/float64(zips))
+			row[5], row[6] = fmt.Sprintf("%.0f", float64(w.own)/1e6), fmt.Sprintf("%.0f", float64(w.peak)/1e6)
 		}
 		for _, k := range kinds {
 			row = append(row, w.counts[k])

@@ -43,6 +43,7 @@ func main() {
 	flag.IntVar(&c.rounds, "rounds", 5, "rounds of downloads")
 	flag.IntVar(&c.requests, "requests", 20000, "requests of each load measurement for small files")
 	flag.IntVar(&c.clients, "clients", 16, "connections that load comes over")
+	flag.DurationVar(&c.rtt, "rtt", 0, "let the upstream answer this `time` late, as one does that is far away")
 	flag.StringVar(&c.profile, "profile", "", "write what an office does when cold to this `file` with the suffixes .cpu and .heap")
 	flag.Parse()
 
@@ -58,6 +59,7 @@ func main() {
 type config struct {
 	bin, project, tree, scratch, data, profile string
 	rounds, requests, clients                  int
+	rtt                                        time.Duration
 }
 
 func defaultTree() string {
@@ -100,9 +102,9 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s, %s/%s, %d cores, %s. %d zips of %.1f MB together, upstream on loopback, %d rounds, medians.\n\n",
+	fmt.Fprintf(w, "%s, %s/%s, %d cores, %s. %d zips of %.1f MB together, upstream on loopback, %v away, %d rounds, medians.\n\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(),
-		len(zips), float64(size)/1e6, b.rounds)
+		len(zips), float64(size)/1e6, b.rtt, b.rounds)
 	keep, err := b.downloads(ctx, w, size)
 	if err != nil {
 		return err
@@ -135,6 +137,9 @@ func (b *bench) prepare(ctx context.Context) error {
 	b.sumdb = db.Key()
 	if b.upstream, err = outside.NewServer(outside.Proxy(b.tree, db)); err != nil {
 		return err
+	}
+	if b.rtt > 0 {
+		b.upstream.Break(outside.Fault{Delay: b.rtt})
 	}
 	if b.work, err = os.MkdirTemp(b.data, "meshproxy-bench-"); err != nil {
 		return err

@@ -110,6 +110,10 @@ func (f *Fault) serve(w *countingWriter, req *http.Request, content http.Handler
 		http.Error(w, f.Text, f.Status)
 		return
 	}
+	if f.Edit == nil && !f.Truncate && !f.Stall && f.Short == 0 && f.Pace == 0 {
+		content.ServeHTTP(w, req) // late, but as it is
+		return
+	}
 	rec := httptest.NewRecorder()
 	content.ServeHTTP(rec, req)
 	body := rec.Body.Bytes()

@@ -219,6 +219,7 @@ func TestFaults(t *testing.T) {
 		"tampered":  {fault: Fault{Edit: FlipByte}, status: 200, body: func(b []byte) bool { return len(b) == len(whole) && !bytes.Equal(b, whole) }},
 		"circle":    {fault: Fault{Status: 302}, failed: true},
 		"paced":     {fault: Fault{Pace: time.Millisecond}, status: 200, body: func(b []byte) bool { return bytes.Equal(b, whole) }},
+		"late":      {fault: Fault{Delay: time.Millisecond}, status: 200, body: func(b []byte) bool { return bytes.Equal(b, whole) }},
 		"other":     {fault: Fault{Kinds: []Kind{Mod}, Drop: true}, status: 200, body: func(b []byte) bool { return bytes.Equal(b, whole) }},
 		"second":    {fault: Fault{Every: 2, Drop: true}, status: 200, body: func(b []byte) bool { return bytes.Equal(b, whole) }},
 		"first one": {fault: Fault{Times: 1, Drop: true}, failed: true},

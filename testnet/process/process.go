@@ -194,15 +194,22 @@ func (o *Office) Stop(ctx context.Context) error {
 }
 
 // PeakMemory is the largest resident set that the process ever had, in bytes, as
-// the system accounts for it; 0 where it does not say.
-func (o *Office) PeakMemory() int64 {
+// the system accounts for it; 0 where it does not say. It counts pages of mapped
+// files, which the system takes back when it wants to.
+func (o *Office) PeakMemory() int64 { return o.memory("VmHWM") }
+
+// OwnMemory is what the process holds now of memory that is no file's, in bytes;
+// 0 where the system does not say.
+func (o *Office) OwnMemory() int64 { return o.memory("RssAnon") }
+
+func (o *Office) memory(field string) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", o.PID()))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(text)) {
 		var kib int64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+		if n, _ := fmt.Sscanf(line, field+": %d kB", &kib); n == 1 {
 			return kib << 10
 		}
 	}
