@@ -178,14 +178,25 @@ func getValue(txn *badger.Txn, k []byte) ([]byte, error) {
 // viewValue calls fn with the value, which is valid until fn returns. While fn
 // runs it may hold a lock of Badger's: it must not wait for anybody.
 func viewValue(txn *badger.Txn, k []byte, fn func([]byte) error) error {
-	item, err := txn.Get(k)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return ErrNotFound
-	}
+	item, err := getItem(txn, k)
 	if err != nil {
-		return damaged(describe(k), err)
+		return err
 	}
 	return viewItem(item, fn)
+}
+
+func getItem(txn *badger.Txn, k []byte) (item *badger.Item, err error) {
+	err = guard(func() (err error) {
+		item, err = txn.Get(k)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, damaged(describe(k), err)
+	}
+	return item, nil
 }
 
 func viewItem(item *badger.Item, fn func([]byte) error) error {
@@ -204,14 +215,11 @@ func viewItem(item *badger.Item, fn func([]byte) error) error {
 }
 
 func hasKey(txn *badger.Txn, k []byte) (bool, error) {
-	_, err := txn.Get(k)
-	if errors.Is(err, badger.ErrKeyNotFound) {
+	_, err := getItem(txn, k)
+	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
-	if err != nil {
-		return false, damaged(describe(k), err)
-	}
-	return true, nil
+	return err == nil, err
 }
 
 func getFile(txn *badger.Txn, sum verify.Digest) (h fileHead, err error) {
@@ -235,15 +243,16 @@ func scan(txn *badger.Txn, prefix, from []byte, values bool, fn func(item *badge
 	if from == nil {
 		from = prefix
 	}
-	for it.Seek(from); it.ValidForPrefix(prefix); it.Next() {
-		if err := fn(it.Item()); err != nil {
-			if errors.Is(err, errStop) {
-				return nil
-			}
-			return err
+	err := guard(func() error { it.Seek(from); return nil })
+	for err == nil && it.ValidForPrefix(prefix) {
+		if err = fn(it.Item()); err == nil {
+			err = guard(func() error { it.Next(); return nil })
 		}
 	}
-	return nil
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
 }
 
 // errStop ends a scan early.

@@ -321,11 +321,7 @@ func (c *checker) arrivals() error {
 			return fmt.Errorf("%s arrived twice: %w", a.Module, ErrDamaged)
 		}
 		seen[a.Module] = true
-		found := false
-		err = scan(c.snap.txn, key(spaceRecord, a.Module.Path, a.Module.Version, ""), nil, false, func(*badger.Item) error {
-			found = true
-			return errStop
-		})
+		found, err := hasRelease(c.snap.txn, a.Module)
 		if err == nil && !found {
 			err = fmt.Errorf("%s arrived and has no record: %w", a.Module, ErrDamaged)
 		}

@@ -20,6 +20,9 @@ func (s *Store) suspect(sum verify.Digest, found error) error {
 		return found
 	}
 	h, err := s.head(sum)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+		s.needsRepair("header of file " + sum.Hex() + " is lost")
+	}
 	if err != nil || !h.present() {
 		return found
 	}

@@ -58,12 +58,7 @@ func getRecord(txn *badger.Txn, n verify.Name) (*verify.Signed, error) {
 // arrive notes the first record of a module version in the index of arrivals,
 // under a time later than all before.
 func (t *tx) arrive(n verify.Name, now time.Time) error {
-	known := false
-	prefix := key(spaceRecord, n.Module.Path, n.Module.Version, "")
-	err := scan(t.txn, prefix, nil, false, func(*badger.Item) error {
-		known = true
-		return errStop
-	})
+	known, err := hasRelease(t.txn, n.Module)
 	if known || err != nil {
 		return err
 	}
@@ -71,6 +66,15 @@ func (t *tx) arrive(n verify.Name, now time.Time) error {
 	t.arrival = at
 	t.acct.Releases++
 	return t.set(timeKey(spaceArrival, at), key(0, n.Module.Path, n.Module.Version)[1:])
+}
+
+// hasRelease reports whether a module version has any record.
+func hasRelease(txn *badger.Txn, m module.Version) (known bool, err error) {
+	err = scan(txn, key(spaceRecord, m.Path, m.Version, ""), nil, false, func(*badger.Item) error {
+		known = true
+		return errStop
+	})
+	return known, err
 }
 
 // lastArrival is the latest time in the index.

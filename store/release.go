@@ -53,6 +53,11 @@ func (s *Store) release(root verify.Digest, files []verify.File) error {
 
 func (t *tx) unreference(sum verify.Digest) error {
 	h, err := t.file(sum)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+		// There is nothing that could be given back: a repair will count anew.
+		t.after = append(t.after, func() { t.s.needsRepair("header of file " + sum.Hex() + " is lost") })
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -94,7 +99,12 @@ func (s *Store) recover() error {
 		return err
 	}
 	for _, root := range roots {
-		if err := s.recoverRoot(root); err != nil {
+		err := s.recoverRoot(root)
+		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
+			s.needsRepair(fmt.Sprintf("listing of %s, of which some was staged, is lost: %v", root.H1(), err))
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("give back what was staged of %s: %w", root.H1(), err)
 		}
 	}

@@ -38,7 +38,7 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (*ScrubReport, error)
 		c.limit = rate.NewLimiter(rate.Limit(o.Rate), max(chunkSize, int(o.Rate)))
 	}
 	s.upkeep.beginScrub()
-	for _, step := range []func(context.Context) error{c.files, c.zips, c.records} {
+	for _, step := range []func(context.Context) error{c.tables, c.files, c.zips, c.records} {
 		if err := step(ctx); err != nil {
 			s.upkeep.endScrub(time.Time{}, nil)
 			return c.report, fmt.Errorf("scrub: %w", err)
@@ -91,6 +91,18 @@ func (c *scrub) each(ctx context.Context, space byte, fn func(k []byte) error) e
 		}
 		from = append(keys[len(keys)-1], 0)
 	}
+}
+
+// tables checks the tables of Badger itself. A damaged one is no matter of a
+// single value: keys of it are missing, and older versions of them may show.
+func (c *scrub) tables(context.Context) error {
+	err := verifyTables(c.s.data, c.s.db.Opts())
+	if errors.Is(err, ErrDamaged) {
+		c.found(Problem{What: "database table", Err: err})
+		c.s.needsRepair(err.Error())
+		return nil
+	}
+	return err
 }
 
 func (c *scrub) files(ctx context.Context) error {

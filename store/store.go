@@ -103,27 +103,27 @@ type Store struct {
 // version of this program. The caller must Close it.
 func Open(dir string, o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{
-		o: o, dir: dir, data: filepath.Join(dir, "badger"),
+	s := newStore(dir, filepath.Join(dir, "badger"), o)
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func newStore(dir, data string, o Options) *Store {
+	return &Store{
+		o: o, dir: dir, data: data,
 		writes: make(chan *write, maxBatchOps), syncs: make(chan *write, maxBatchOps), idle: make(chan struct{}),
 		closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
 		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
 		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
 		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
 	}
-	if err := s.open(); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	go s.writer()
-	go s.syncer()
-	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.Close())
-	}
-	return s, nil
 }
 
+// open takes the directory, and starts the store in it.
 func (s *Store) open() (err error) {
-	if err := os.MkdirAll(s.data, 0o700); err != nil {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
 	if s.lock, err = lockDir(s.dir); err != nil {
@@ -134,17 +134,34 @@ func (s *Store) open() (err error) {
 			s.lock.Close()
 		}
 	}()
+	if err := s.urgentRoom(0); err != nil {
+		return err
+	}
+	if err := s.room(0); err != nil {
+		s.o.Logger.Warn("store opens, but nothing can be added", "error", err)
+	}
+	if err := s.checkAfterCrash(); err != nil {
+		return err
+	}
+	if err := s.repairFirst(context.Background()); err != nil {
+		return err
+	}
+	if err := s.setOpenMarker(); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(s.spool()); err != nil { // what a crash left half received
 		return err
 	}
 	if err := os.Mkdir(s.spool(), 0o700); err != nil {
 		return err
 	}
-	if err := s.urgentRoom(0); err != nil {
+	return s.start()
+}
+
+// start opens the database, begins to write, and gives back what a crash left.
+func (s *Store) start() (err error) {
+	if err := os.MkdirAll(s.data, 0o700); err != nil {
 		return err
-	}
-	if err := s.room(0); err != nil {
-		s.o.Logger.Warn("store opens, but nothing can be added", "error", err)
 	}
 	if err := tidy(s.data); err != nil {
 		return err
@@ -154,6 +171,11 @@ func (s *Store) open() (err error) {
 	}
 	if err := s.load(); err != nil {
 		return errors.Join(err, s.db.Close())
+	}
+	go s.writer()
+	go s.syncer()
+	if err := s.recover(); err != nil {
+		return errors.Join(err, s.stop())
 	}
 	return nil
 }
@@ -184,7 +206,7 @@ func (s *Store) load() error {
 		err = decMode.Unmarshal(v, &s.acct)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("accounting: %w", err)
+		s.needsRepair(fmt.Sprintf("accounting: %v", err)) // it counts from nought meanwhile
 	}
 	s.arrival = lastArrival(txn)
 	acct := s.acct
@@ -253,10 +275,21 @@ func (s *Store) Close() error {
 		s.leave()
 	}
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
+	err := s.stop()
+	if err == nil {
+		err = s.clearOpenMarker()
+	}
+	return errors.Join(err, os.RemoveAll(s.spool()), s.lock.Close())
+}
+
+// stop ends what start began.
+func (s *Store) stop() error {
+	s.mu.Lock()
 	s.closed = true
 	close(s.closing)
 	if s.calls == 0 {
@@ -269,13 +302,8 @@ func (s *Store) Close() error {
 	for snap := range s.snapshots { // no call is left that could use it
 		snap.txn.Discard()
 	}
-	return errors.Join(s.closeDB(), os.RemoveAll(s.spool()), s.lock.Close())
-}
-
-// closeDB closes the database, unless it is in a state in which that may not end.
-func (s *Store) closeDB() error {
 	if s.broken.Load() {
-		return s.failed.get()
+		return s.failed.get() // to close the database may not end
 	}
 	var err error
 	if s.failed.get() == nil {

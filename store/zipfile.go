@@ -258,11 +258,24 @@ func (z *ZipFile) at(off int64, w *window, ahead bool) ([]byte, error) {
 	data, ok := w.get(seg.Entry, chunk)
 	if !ok {
 		if err := w.load(z.snap, z.index.streams[seg.Entry:], seg.Entry, chunk, ahead); err != nil {
-			return nil, fmt.Errorf("zip %s: %w", z.root.H1(), err)
+			return nil, fmt.Errorf("zip %s: %w", z.root.H1(), z.suspect(z.index.streams[seg.Entry].Sum, err))
 		}
 		data, _ = w.get(seg.Entry, chunk)
 	}
 	return data[within-int64(chunk)*chunkSize:], nil
+}
+
+// suspect puts the whole zip into quarantine when a file cannot be: its header is
+// lost, as happens when a table of the database is damaged.
+func (z *ZipFile) suspect(sum verify.Digest, err error) error {
+	s := z.snap.s
+	if !errors.Is(err, ErrDamaged) || s.isBad(sum) {
+		return err
+	}
+	if _, herr := s.head(sum); errors.Is(herr, ErrNotFound) || errors.Is(herr, ErrDamaged) {
+		return errors.Join(err, s.quarantineZip(z.root, "a file of it is lost: "+sum.Hex()))
+	}
+	return err
 }
 
 // WriteTo writes the rest of the zip to w.
