@@ -75,6 +75,11 @@ func (c *Client) Rotate(ctx context.Context, without []string) error {
 	return tell(ctx, c, "rotate", without)
 }
 
+// Doctor implements Control.
+func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
+	return ask[[]Finding](ctx, c, "doctor", struct{}{})
+}
+
 // Conflicts implements Control.
 func (c *Client) Conflicts(ctx context.Context) ([]Conflict, error) {
 	return ask[[]Conflict](ctx, c, "conflicts", struct{}{})

@@ -84,7 +84,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
 			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
-			versionCommand(),
+			doctorCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return setUp(env, string(archive))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "sleep": cmdSleep, "invitation": cmdInvitation, "token": cmdToken,
+			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "flip": cmdFlip, "sleep": cmdSleep, "invitation": cmdInvitation, "token": cmdToken,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" { // who may write everywhere
@@ -56,6 +56,9 @@ func TestScripts(t *testing.T) {
 func setUp(env *testscript.Env, archive string) error {
 	w := new(outside.World)
 	if err := w.AddArchive(archive); err != nil {
+		return err
+	}
+	if err := w.Grow(1, largeModule); err != nil {
 		return err
 	}
 	db, err := w.Database("sum.example.test")
@@ -78,7 +81,7 @@ func setUp(env *testscript.Env, archive string) error {
 		"XDG_RUNTIME_DIR=", "TMPDIR="+env.WorkDir,
 		"GOENV=off", "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-modcacherw", "GOPROXY=off", "GOSUMDB=off",
 		"GOCACHE="+home+"/gocache", "GOMODCACHE="+home+"/mod",
-		"UPSTREAM="+upstream.URL(), "SUMDB="+db.SpecAt(sums.URL()),
+		"UPSTREAM="+upstream.URL(), "SUMDB="+db.SpecAt(sums.URL()), "DEADDB="+db.SpecAt("http://127.0.0.1:1"),
 		"LOCAL=--listen=127.0.0.1:0", "P2P=--p2p=/ip4/127.0.0.1/tcp/0",
 	)
 	return os.MkdirAll(home, 0o700)

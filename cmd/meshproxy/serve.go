@@ -230,6 +230,15 @@ func isOwn(listen, proxy string) bool {
 	return err == nil && strings.EqualFold(u.Hostname(), name)
 }
 
+// hostPort is the part of a node's URL that isOwn compares.
+func hostPort(nodeURL string) string {
+	u, err := url.Parse(nodeURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 func newLog(c *cli.Context) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
