@@ -256,7 +256,7 @@ func (n *Node) Run(ctx context.Context) error {
 	behind, background := errgroup.WithContext(life)
 	behind.Go(func() error { return n.mesh.Run(background) })
 	behind.Go(func() error { return n.saveAddrs(background) })
-	behind.Go(func() error { return n.compareHeads(background) })
+	behind.Go(func() error { return n.meetings(background) })
 	behind.Go(func() error { return n.store.Run(background) })
 	g.Go(func() error {
 		select {

@@ -265,5 +265,6 @@ func (n *Node) Join(ctx context.Context, token string) (*Joined, error) {
 	}
 	n.arrivals.forget()
 	n.refreshes.forget()
+	n.retell(time.Time{}) // what came before is news there
 	return &Joined{Mesh: n.mesh.MeshID(), Office: n.Office(), Role: n.mesh.Role().String(), Running: true}, nil
 }

@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+const (
+	// headsPeriod is how often offices compare the tree heads that they were shown.
+	// A database that shows one office another history than the rest is found out
+	// within this time.
+	headsPeriod = 5 * time.Minute
+	// headsDelay is how long a connection may take to be let in before its office is
+	// asked; many that come at once are asked together.
+	headsDelay = time.Second
+	headsLimit = 30 * time.Second
+)
+
+// meetings does what is due when another office connects, and from time to time,
+// until ctx ends: compare tree heads, and tell what came while it was away.
+func (n *Node) meetings(ctx context.Context) error {
+	met := make(chan struct{}, 1)
+	away := &absences{since: make(map[peer.ID]time.Time)}
+	notify := &network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			away.back(c.RemotePeer())
+			select {
+			case met <- struct{}{}:
+			default:
+			}
+		},
+		DisconnectedF: func(w network.Network, c network.Conn) {
+			if w.Connectedness(c.RemotePeer()) != network.Connected && n.mesh.IsMember(c.RemotePeer()) {
+				away.left(c.RemotePeer())
+			}
+		},
+	}
+	n.mesh.Host().Network().Notify(notify)
+	defer n.mesh.Host().Network().StopNotify(notify)
+	period := time.NewTicker(headsPeriod)
+	defer period.Stop()
+	for {
+		select {
+		case <-met:
+		case <-period.C:
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-time.After(headsDelay):
+		case <-ctx.Done():
+			return nil
+		}
+		if since := away.ended(); !since.IsZero() {
+			n.retell(since)
+		}
+		for _, db := range n.databases {
+			n.compareHead(ctx, db)
+		}
+	}
+}
+
+// absences says since when members were away that are back now.
+type absences struct {
+	mu    sync.Mutex
+	since map[peer.ID]time.Time // guarded by mu; of those that are away
+	first time.Time             // guarded by mu; the longest absence that has ended
+}
+
+func (a *absences) left(p peer.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.since[p] = time.Now()
+}
+
+func (a *absences) back(p peer.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t, ok := a.since[p]
+	delete(a.since, p)
+	if ok && (a.first.IsZero() || t.Before(a.first)) {
+		a.first = t
+	}
+}
+
+// ended is the beginning of the longest absence that has ended since the last call,
+// zero if there was none.
+func (a *absences) ended() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.first
+	a.first = time.Time{}
+	return t
+}
+
+// maxRetold bounds the module versions that are told again at once. The mesh finds
+// the rest by asking.
+const maxRetold = maxNews / 3
+
+// retell tells the mesh again what came here since some time. Offices that were
+// apart find out so if they were given different content for one name.
+func (n *Node) retell(since time.Time) {
+	arrivals, err := n.store.Index(since, maxRetold)
+	if err != nil {
+		n.log.Error("cannot list what came lately", "since", since, "err", err)
+		return
+	}
+	for _, a := range arrivals {
+		for _, k := range []verify.Kind{verify.Info, verify.Mod, verify.Zip} {
+			name := verify.Name{Module: a.Module, Kind: k}
+			if s, err := (peerSide{n}).Record(name); err == nil && n.has(name) {
+				n.tell(s)
+			}
+		}
+	}
+}
+
+// compareHead compares the tree heads of one database.
+func (n *Node) compareHead(ctx context.Context, db *verify.Database) {
+	ctx, cancel := context.WithTimeout(ctx, headsLimit)
+	defer cancel()
+	answers, err := n.exchange().Answers(ctx, db.Name()+sumdbInfix+"latest")
+	if err != nil {
+		return // nobody is there, or nobody was shown one
+	}
+	for _, a := range answers {
+		err := db.Observe(ctx, a.Value)
+		switch {
+		case errors.Is(err, verify.ErrProof):
+			n.exchange().Blame(a.From, err)
+		case errors.Is(err, verify.ErrSecurity):
+			n.log.Error("another office was shown another history of a checksum database", "database", db.Name(),
+				"office", n.officeOf(a.From), "err", err)
+		case err != nil && ctx.Err() == nil:
+			n.log.Info("cannot compare tree heads", "database", db.Name(), "office", n.officeOf(a.From), "err", err)
+		}
+	}
+}
