@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/testnet/outside"
@@ -120,6 +123,24 @@ func main() {
 }
 `
 
+// toolchain is a Go release that nobody will make.
+const toolchain = "go1.9999.1"
+
+// addToolchain adds it to a world: a script that says what it is. The go command
+// downloads toolchains as modules, and verifies them whatever the settings.
+func addToolchain(t *testing.T, w *outside.World) {
+	t.Helper()
+	m := module.Version{Path: "golang.org/toolchain", Version: "v0.0.1-" + toolchain + "." + runtime.GOOS + "-" + runtime.GOARCH}
+	_, err := w.AddFiles(m, map[string][]byte{
+		"bin/go":               []byte("#!/bin/sh\necho this is " + toolchain + "\n"),
+		"lib/readme":           []byte("the go command looks into lib and pkg/tool\n"),
+		"pkg/tool/here/nobody": []byte("calls this\n"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // goTasks are what people do with a go command. Each runs in a fresh module, with
 // an empty module cache, the checksum database on.
 var goTasks = map[string]func(t *testing.T, g *outside.Go){
@@ -186,6 +207,12 @@ var goTasks = map[string]func(t *testing.T, g *outside.Go){
 			t.Errorf("v1.0.1 is retracted because %q", got)
 		}
 	},
+	"toolchain": func(t *testing.T, g *outside.Go) {
+		g.Set("GOTOOLCHAIN=" + toolchain)
+		if got := run(t, g, "version"); got != "this is "+toolchain {
+			t.Errorf("the toolchain that was downloaded says %q", got)
+		}
+	},
 	"module that is not": func(t *testing.T, g *outside.Go) {
 		if out := fails(t, g, "get", "example.test/nobody/made/this"); !strings.Contains(out, "404") && !strings.Contains(out, "not found") {
 			t.Errorf("a missing module is not reported as such:\n%s", out)
@@ -197,7 +224,9 @@ var goTasks = map[string]func(t *testing.T, g *outside.Go){
 // and has no upstream, and to that one again with the other office and the whole
 // outside world gone.
 func TestGoCommand(t *testing.T) {
-	s := surround(t, archiveWorld(t))
+	w := archiveWorld(t)
+	addToolchain(t, w)
+	s := surround(t, w)
 	a := s.Found("a", s.online())
 	b := s.Join("b", a, s.offline())
 	s.Settle()

@@ -168,6 +168,33 @@ func (s *scene) downloadQuietly(o *process.Office) error {
 	return nil
 }
 
+// TestFrozenOfficeHoldsNobodyUp freezes the office that has everything, while two
+// others are connected to it. They must go on: with each other, with the upstream.
+func TestFrozenOfficeHoldsNobodyUp(t *testing.T) {
+	s := newScene(t)
+	a := s.start("a", process.Options{})
+	b := s.start("b", process.Options{Token: s.invite(a)})
+	c := s.start("c", process.Options{Token: s.invite(a), Upstream: "off"})
+	if err := s.download(a); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.download(b); err != nil {
+		t.Errorf("an office with an upstream: %v\n%s", err, b.Log())
+	}
+	if err := s.download(c); err != nil {
+		t.Errorf("an office without one: %v\n%s", err, c.Log())
+	}
+	if err := a.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.download(a); err != nil {
+		t.Errorf("the office that was frozen: %v\n%s", err, a.Log())
+	}
+}
+
 func TestStopEndsWithStatusZero(t *testing.T) {
 	s := newScene(t)
 	a := s.start("a", process.Options{})
