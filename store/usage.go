@@ -15,15 +15,15 @@ import (
 
 // Usage says what the zips of a module take. Sizes are in bytes.
 type Usage struct {
-	Path        string
-	Zips        int
-	ZipBytes    int64 // their sizes, as served
-	Files       int64 // distinct ones
-	FileBytes   int64 // their streams, each once
-	SharedFiles int64 // of Files, those that zips of other modules hold too
-	SharedBytes int64 // their streams, each once
-	Pinned      int   // zips that GC spares
-	Read        time.Time
+	Path        string    `json:"path"`
+	Zips        int       `json:"zips"`
+	ZipBytes    int64     `json:"zip_bytes"`    // their sizes, as served
+	Files       int64     `json:"files"`        // distinct ones
+	FileBytes   int64     `json:"file_bytes"`   // their streams, each once
+	SharedFiles int64     `json:"shared_files"` // of Files, those that zips of other modules hold too
+	SharedBytes int64     `json:"shared_bytes"` // their streams, each once
+	Pinned      int       `json:"pinned"`       // zips that GC spares
+	Read        time.Time `json:"read"`         // last
 }
 
 // Usage calls fn with what each module takes whose path is prefix or below it,

@@ -81,8 +81,7 @@ func printStatus(c *cli.Context, st *node.Status) error {
 	row("upstreams", strings.Join(st.Upstreams, ", "))
 	row("checksum databases", strings.Join(st.SumDB, ", "))
 	row("other offices", fmt.Sprintf("%d known, %d connected", st.Known, st.Connected))
-	row("holds", fmt.Sprintf("%d releases, %d zips, %d files", st.Store.Releases, st.Store.Zips, st.Store.Files))
-	row("disk", fmt.Sprintf("%s for %s of modules", bytesText(st.Store.Disk), bytesText(st.Store.Logical)))
+	storeRows(row, st)
 	for _, s := range st.Served {
 		row("from "+s.Source, fmt.Sprintf("%d answers, %s", s.Answers, bytesText(s.Bytes)))
 	}
@@ -112,8 +111,9 @@ Examples:
 
    meshproxy ls
    meshproxy ls golang.org/x
+   meshproxy ls --modules                          # what each module takes
    meshproxy ls --json | jq -r '.[] | .Path + "@" + .Version'`,
-		Flags:  atFlags(jsonFlag()),
+		Flags:  atFlags(jsonFlag(), &cli.BoolFlag{Name: "modules", Usage: "one line for each module, with what its zips take"}),
 		Before: withConfig,
 		Action: func(c *cli.Context) error {
 			prefix := ""
@@ -125,7 +125,12 @@ Examples:
 			if c.NArg() > 1 {
 				return wantArgs(c, "MODULE")
 			}
-			return withControl(c, func(ctl node.Control) error { return listReleases(c, ctl, prefix) })
+			return withControl(c, func(ctl node.Control) error {
+				if c.Bool("modules") {
+					return listModules(c, ctl, prefix)
+				}
+				return listReleases(c, ctl, prefix)
+			})
 		},
 	}
 }
