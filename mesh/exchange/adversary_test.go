@@ -200,7 +200,7 @@ func adversaries() []adversary {
 			return data, nil
 		}},
 		{name: "sends a bomb", lies: true, file: func(_ int, head *fileHead, _ []byte) ([]byte, error) {
-			b := bomb(50 << 20)
+			b := bomb(8 << 20)
 			head.Method, head.Packed = 8, uint64(len(b))
 			return b, nil
 		}},
@@ -258,7 +258,7 @@ func adversaries() []adversary {
 }
 
 func TestAdversaryAmongHonestHolders(t *testing.T) {
-	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 400, 2<<20))
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 200, 2<<20))
 	for _, a := range adversaries() {
 		t.Run(a.name, func(t *testing.T) {
 			w := newWorld(t, 4)
@@ -268,26 +268,25 @@ func TestAdversaryAmongHonestHolders(t *testing.T) {
 			}
 			a.takeOver(bad)
 			asker.x.health.answered(bad.id(), time.Microsecond) // so that it is asked first
-			stats, err := asker.fetch(t.Context(), r, bad.id(), honest.id(), other.id())
-			if err != nil {
+			if _, err := asker.fetch(t.Context(), r, bad.id(), honest.id(), other.id()); err != nil {
 				t.Fatal(err)
 			}
 			asker.served(r)
-			if lies := len(asker.x.health.peers[bad.id()].lies); (lies > 0) != a.lies {
-				t.Errorf("named for %d lies, want some: %v", lies, a.lies)
+			// Whether it was asked for enough to lie is up to the others' speed.
+			if len(asker.x.health.peers[bad.id()].lies) > 0 && !a.lies {
+				t.Error("named for a lie that it did not tell")
 			}
 			for _, o := range []*office{honest, other} {
 				if c := asker.x.health.peers[o.id()]; c != nil && len(c.lies) > 0 {
 					t.Errorf("honest %s is named as a liar", o.name)
 				}
 			}
-			t.Logf("%+v", stats)
 		})
 	}
 }
 
 func TestAdversaryAlone(t *testing.T) {
-	files := sources(1, 400, 2<<20)
+	files := sources(1, 200, 2<<20)
 	r := newRelease(t, "example.test/m", "v1.0.0", files)
 	for _, a := range adversaries() {
 		t.Run(a.name, func(t *testing.T) {
@@ -299,6 +298,9 @@ func TestAdversaryAlone(t *testing.T) {
 			_, err := asker.fetch(t.Context(), r, bad.id())
 			if (err == nil) != a.alone {
 				t.Fatalf("got error %v, want one: %v", err, !a.alone)
+			}
+			if lies := len(asker.x.health.peers[bad.id()].lies); (lies > 0) != a.lies {
+				t.Errorf("named for %d lies, want some: %v", lies, a.lies)
 			}
 			if err != nil && (asker.store.HasZip(r.root) || !(errors.Is(err, ErrUnknown) || errors.Is(err, ErrUnreached))) {
 				t.Errorf("kept a zip, or an error that does not say that it is the holders': %v", err)
