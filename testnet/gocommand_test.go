@@ -132,6 +132,7 @@ func addToolchain(t *testing.T, w *outside.World) {
 	t.Helper()
 	m := module.Version{Path: "golang.org/toolchain", Version: "v0.0.1-" + toolchain + "." + runtime.GOOS + "-" + runtime.GOARCH}
 	_, err := w.AddFiles(m, map[string][]byte{
+		"bin/gofmt":            []byte("#!/bin/sh\n"),
 		"bin/go":               []byte("#!/bin/sh\necho this is " + toolchain + "\n"),
 		"lib/readme":           []byte("the go command looks into lib and pkg/tool\n"),
 		"pkg/tool/here/nobody": []byte("calls this\n"),

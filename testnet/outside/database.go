@@ -21,6 +21,8 @@ import (
 // mind, as the real one.
 type Database struct {
 	name, key string
+	signer    string // the private half of key
+	hashes    Hashes
 	ops       *sumdb.TestServer
 	server    *sumdb.Server
 
@@ -37,13 +39,21 @@ func NewDatabase(name string, hashes Hashes) (*Database, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Database{name: name, key: vkey, lies: map[module.Version]string{}}
+	return newDatabase(name, vkey, skey, hashes), nil
+}
+
+func newDatabase(name, vkey, skey string, hashes Hashes) *Database {
+	d := &Database{name: name, key: vkey, signer: skey, hashes: hashes, lies: map[module.Version]string{}}
 	d.ops = sumdb.NewTestServer(skey, func(path, version string) ([]byte, error) {
 		return d.gosum(module.Version{Path: path, Version: version}, hashes)
 	})
 	d.server = sumdb.NewServer(d.ops)
-	return d, nil
+	return d
 }
+
+// Fork makes a database of the same name and key with a history of its own, empty
+// at first: what a database does that shows some of its users another one.
+func (d *Database) Fork() *Database { return newDatabase(d.name, d.key, d.signer, d.hashes) }
 
 // Database makes a checksum database over the world.
 func (w *World) Database(name string) (*Database, error) {
