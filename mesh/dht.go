@@ -77,7 +77,9 @@ func (m *Mesh) startDHT(s *session) error {
 }
 
 func (m *Mesh) startProvider(s *session, store ds.Batching) error {
-	keys, err := keystore.NewKeystore(namespace.Wrap(store, ds.NewKey("keys")))
+	// What this node holds is its own matter: the list moves along to another
+	// mesh, where all of it is announced anew.
+	keys, err := keystore.NewKeystore(namespace.Wrap(m.cfg.Datastore, ds.NewKey("/mesh/announced")))
 	if err != nil {
 		return fmt.Errorf("open the list of announced roots: %w", err)
 	}

@@ -189,6 +189,24 @@ func TestProvide(t *testing.T) {
 	}
 }
 
+// TestAnnouncedBeforeJoining has what a node announced alone found by the mesh
+// that it joins later, and again after the mesh key was rotated.
+func TestAnnouncedBeforeJoining(t *testing.T) {
+	berlin, lisbon := node(t, "berlin"), node(t, "lisbon")
+	root := verify.DigestOf([]byte("a listing"))
+	if err := lisbon.Announce(t.Context(), root); err != nil {
+		t.Fatal(err)
+	}
+	lisbon.join(berlin)
+	connected(t, berlin, lisbon)
+	eventually(t, "berlin finds the provider", func() bool { return finds(berlin, root, lisbon.ID()) })
+	if err := berlin.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "lisbon follows", func() bool { return lisbon.session.Load().key == berlin.session.Load().key })
+	eventually(t, "berlin finds it again", func() bool { return finds(berlin, root, lisbon.ID()) })
+}
+
 func finds(n *testNode, root verify.Digest, want peer.ID) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
