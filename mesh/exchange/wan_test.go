@@ -359,7 +359,7 @@ func BenchmarkWAN(b *testing.B) {
 		b.ReportMetric(float64(wire)/float64(stats.Bytes), "wire/bytes")
 		b.ReportMetric(stats.Took.Seconds()/(float64(stats.Bytes)/12.5e6), "time/ideal")
 		before = link.moved()
-		if stats, err = asker.fetch(b.Context(), next, w.offices[0].id()); err != nil {
+		if stats, err = asker.fetchFrom(b.Context(), next, []verify.Digest{r.root}, w.offices[0].id()); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(link.moved()-before), "upgrade-wire-B")

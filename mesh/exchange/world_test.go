@@ -21,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"go.uber.org/goleak"
@@ -111,7 +112,10 @@ func (b backend) KeepAnswer(_ context.Context, _ peer.ID, key string, value []by
 // newHost is a host with the transport that the mesh uses.
 func newHost(t testing.TB, key crypto.PrivKey) host.Host {
 	t.Helper()
+	muxer := *yamux.DefaultTransport
+	muxer.InitialStreamWindowSize = 4 << 20
 	h, err := libp2p.New(
+		libp2p.Muxer(yamux.ID, &muxer),
 		libp2p.Identity(key),
 		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
 		libp2p.Transport(tcp.NewTCPTransport),
@@ -313,9 +317,14 @@ func (o *office) admitMod(m module.Version, gomod string) *verify.Signed {
 
 // fetch pulls a release to o and commits it, as a node does.
 func (o *office) fetch(ctx context.Context, r *release, holders ...peer.ID) (PullStats, error) {
+	return o.fetchFrom(ctx, r, nil, holders...)
+}
+
+// fetchFrom is fetch with other listings at hand.
+func (o *office) fetchFrom(ctx context.Context, r *release, bases []verify.Digest, holders ...peer.ID) (PullStats, error) {
 	var staged *store.Staged
 	stats, err := o.x.Pull(ctx, PullRequest{
-		Module: r.module, Root: r.root, Holders: holders, Size: r.size,
+		Module: r.module, Root: r.root, Holders: holders, Size: r.size, Bases: bases,
 		Stage: func(ctx context.Context, listing []byte) (missing []verify.File, err error) {
 			if staged, err = o.store.StageListing(ctx, r.module, r.root, listing); err != nil {
 				return nil, err
