@@ -28,14 +28,19 @@ const (
 func (n *Node) meetings(ctx context.Context) error {
 	met := make(chan struct{}, 1)
 	away := &absences{since: make(map[peer.ID]time.Time)}
+	for _, p := range n.mesh.Members() {
+		away.since[p] = n.aliveAt()
+	}
+	defer n.alive()
+	meet := func(p peer.ID) {
+		away.back(p)
+		select {
+		case met <- struct{}{}:
+		default:
+		}
+	}
 	notify := &network.NotifyBundle{
-		ConnectedF: func(_ network.Network, c network.Conn) {
-			away.back(c.RemotePeer())
-			select {
-			case met <- struct{}{}:
-			default:
-			}
-		},
+		ConnectedF: func(_ network.Network, c network.Conn) { meet(c.RemotePeer()) },
 		DisconnectedF: func(w network.Network, c network.Conn) {
 			if w.Connectedness(c.RemotePeer()) != network.Connected && n.mesh.IsMember(c.RemotePeer()) {
 				away.left(c.RemotePeer())
@@ -44,6 +49,9 @@ func (n *Node) meetings(ctx context.Context) error {
 	}
 	n.mesh.Host().Network().Notify(notify)
 	defer n.mesh.Host().Network().StopNotify(notify)
+	for _, p := range n.mesh.Connected() { // too early to be notified of
+		meet(p)
+	}
 	period := time.NewTicker(headsPeriod)
 	defer period.Stop()
 	for {
@@ -64,7 +72,32 @@ func (n *Node) meetings(ctx context.Context) error {
 		for _, db := range n.databases {
 			n.compareHead(ctx, db)
 		}
+		n.alive()
 	}
+}
+
+// aliveKey is where a node keeps when it last ran.
+const aliveKey = "node/alive"
+
+// alive notes that the node runs now.
+func (n *Node) alive() {
+	if err := n.store.SetMeta(aliveKey, []byte(time.Now().UTC().Format(time.RFC3339))); err != nil {
+		n.log.Warn("cannot note that this node runs", "err", err)
+	}
+}
+
+// aliveAt is when the node last ran, as far as is known: for whom it has not met
+// since, everything is news that came later.
+func (n *Node) aliveAt() time.Time {
+	text, err := n.store.Meta(aliveKey)
+	if err != nil {
+		return n.started
+	}
+	t, err := time.Parse(time.RFC3339, string(text))
+	if err != nil {
+		return n.started
+	}
+	return t
 }
 
 // absences says since when members were away that are back now.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/testnet"
+	"github.com/meshproxy/meshproxy/testnet/outside"
 )
 
 // tampered puts another content into the world for a module version, as a proxy does
@@ -159,4 +160,173 @@ func (a *around) joins(o, mesh *testnet.Office) {
 	if _, err := o.Node().Join(ctx, token); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// chattering is an office that says what goes wrong to a book, and not to the test.
+func chattering(c node.Config) (node.Config, *logBook) {
+	b := new(logBook)
+	c.Log = b.logger()
+	return c, b
+}
+
+func TestApart(t *testing.T) {
+	a := newAround(t)
+	cfg, _ := chattering(a.online())
+	cfg.NoSumDB = "example.test/private"
+	one := a.Found("one", cfg)
+	two := a.Join("two", one, cfg)
+	a.Settle()
+	two.Stop()
+	first := a.want(one, 200, privateZip)
+	before, after := a.tampered(private1)
+	one.Stop()
+	two.Restart()
+	second := a.want(two, 200, privateZip)
+	one.Restart()
+	a.Settle()
+	const name = "example.test/private/x@v1.0.0.zip"
+	a.wantConflict(one, name, before, after)
+	a.wantConflict(two, name, after, before)
+	if a.want(one, 200, privateZip) != first || a.want(two, 200, privateZip) != second {
+		t.Error("an office changed its mind")
+	}
+}
+
+func TestDatabaseForks(t *testing.T) {
+	t.Run("two offices are shown different histories", func(t *testing.T) {
+		a := newAround(t)
+		cfg, _ := chattering(a.online())
+		one := a.Found("one", cfg)
+		a.want(one, 200, tagged+"v1.0.0.zip")
+		// The same key signs another history for the second office.
+		fork := a.db.Fork()
+		if err := fork.Fill(t.Context(), 7); err != nil {
+			t.Fatal(err)
+		}
+		up, err := outside.NewServer(outside.Proxy(a.world, fork))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(up.Stop)
+		forked, book := chattering(a.online())
+		forked.Upstream = up.URL()
+		two := a.Found("two", forked)
+		a.want(two, 200, tagged+"v1.1.0.zip")
+		a.joins(two, one)
+		deadline := time.Now().Add(patience)
+		for len(one.Status().Alarms)+len(two.Status().Alarms) == 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("no alarm about two histories:\n%s", book)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		alarmed := one
+		if len(two.Status().Alarms) > 0 {
+			alarmed = two
+		}
+		list := a.conflicts(alarmed)
+		if len(list) == 0 || list[len(list)-1].Name != "checksum database sums.test" && list[0].Name != "checksum database sums.test" {
+			t.Errorf("conflicts do not show the two histories: %+v", list)
+		}
+		alarmed.Restart()
+		if len(alarmed.Status().Alarms) == 0 {
+			t.Error("the alarm was forgotten")
+		}
+	})
+}
+
+func TestDatabases(t *testing.T) {
+	t.Run("the database is not told of private modules", func(t *testing.T) {
+		a := newAround(t)
+		cfg := a.online()
+		cfg.NoSumDB = "example.test/private"
+		one := a.Found("one", cfg)
+		a.wantText(one, 403, "/sumdb/sums.test/lookup/example.test/private/x@v1.0.0", "GONOSUMDB")
+		a.wantCounts(map[outside.Kind]int{outside.Lookup: 0})
+	})
+	t.Run("several databases, each for its modules", func(t *testing.T) {
+		a := newAround(t)
+		own, err := a.world.Database("own.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		up, err := outside.NewServer(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(up.Stop)
+		cfg := a.online()
+		cfg.SumDB += "; " + own.SpecAt(up.URL()) + " only=example.test/private"
+		one := a.Found("one", cfg)
+		a.want(one, 200, privateZip)
+		a.want(one, 200, tagged+"v1.0.0.zip")
+		for _, r := range one.Releases() {
+			want := "sumdb sums.test"
+			if strings.HasPrefix(r.Path, "example.test/private") {
+				want = "sumdb own.test"
+			}
+			if r.Vouched != want {
+				t.Errorf("%s is vouched for by %s, want %s", r.Path, r.Vouched, want)
+			}
+		}
+		if got := up.Counts()[outside.Lookup]; got != 1 {
+			t.Errorf("the own database saw %d lookups, want 1", got)
+		}
+	})
+}
+
+// TestOfflineTrust is about an office with no way to any database.
+func TestOfflineTrust(t *testing.T) {
+	t.Run("public modules by proof, private ones by a member's word", func(t *testing.T) {
+		a := newAround(t)
+		cfg := a.online()
+		cfg.NoSumDB = "example.test/private"
+		one := a.Found("one", cfg)
+		a.want(one, 200, tagged+"v1.0.0.zip")
+		a.want(one, 200, privateZip)
+		away := a.offline()
+		away.NoSumDB = cfg.NoSumDB
+		two := a.Join("two", one, away)
+		a.Settle()
+		a.upstream.Stop()
+		a.want(two, 200, tagged+"v1.0.0.zip")
+		a.want(two, 200, privateZip)
+		a.wantText(two, 200, "/sumdb/sums.test/lookup/example.test/tagged@v1.0.0", "h1:")
+	})
+	t.Run("what is private there and public here is refused, with the reason", func(t *testing.T) {
+		a := newAround(t)
+		cfg := a.online()
+		cfg.NoSumDB = "example.test/private"
+		one := a.Found("one", cfg)
+		a.want(one, 200, privateZip)
+		two := a.Join("two", one, a.offline()) // to this one every module is public
+		a.Settle()
+		a.upstream.Stop()
+		a.wantText(two, 503, privateZip, "no proof from sums.test")
+	})
+	t.Run("a revoked member's word counts no more, unless another one vouches again", func(t *testing.T) {
+		a := newAround(t)
+		cfg, _ := chattering(a.online())
+		cfg.NoSumDB = "example.test/private"
+		one := a.Found("one", cfg)
+		ex := a.Join("ex", one, cfg)
+		a.Settle()
+		a.want(ex, 200, privateZip)
+		a.want(one, 200, privateZip) // from ex, whose signature it keeps
+		ex.Stop()
+		if _, err := one.Node().Revoke(t.Context(), node.Revocation{Who: "ex", Reason: "gone"}); err != nil {
+			t.Fatal(err)
+		}
+		a.upstream.Stop()
+		away, _ := chattering(a.offline())
+		away.NoSumDB = cfg.NoSumDB
+		two := a.Join("two", one, away)
+		a.waitConnected(two, 1)
+		a.eventually(two, 200, privateZip)
+		for _, r := range two.Releases() {
+			if r.Path == private1.Path && (r.Office != "ex" || r.Source != "mesh") {
+				t.Errorf("%s: fetched by %s from %s; want the office that did, and that the mesh vouches", r.Path, r.Office, r.Source)
+			}
+		}
+	})
 }
