@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/mod/module"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/verify"
@@ -25,6 +28,8 @@ const (
 // inquiries asks the other offices about many files at once.
 type inquiries struct {
 	ask func(context.Context, []verify.Name) (*exchange.Reply, error)
+	// related is told of go.mod files that those found require.
+	related func(context.Context, []module.Version)
 
 	life    context.Context
 	end     context.CancelFunc
@@ -43,9 +48,9 @@ type inquiry struct {
 	err   error
 }
 
-func newInquiries(ask func(context.Context, []verify.Name) (*exchange.Reply, error)) *inquiries {
+func newInquiries(ask func(context.Context, []verify.Name) (*exchange.Reply, error), related func(context.Context, []module.Version)) *inquiries {
 	life, end := context.WithCancel(context.Background())
-	return &inquiries{ask: ask, life: life, end: end}
+	return &inquiries{ask: ask, related: related, life: life, end: end}
 }
 
 // about asks about files, in the company of whoever else asks now.
@@ -80,6 +85,9 @@ func (q *inquiries) work() {
 		reply, err := q.askAll(names)
 		at := make(map[verify.Name]exchange.Found)
 		if err == nil {
+			if len(reply.Related) > 0 {
+				q.running.Go(func() { q.follow(reply.Related) })
+			}
 			for _, f := range reply.Found {
 				at[f.Name] = f
 			}
@@ -92,6 +100,12 @@ func (q *inquiries) work() {
 			close(in.done)
 		}
 	}
+}
+
+func (q *inquiries) follow(mods []module.Version) {
+	ctx, cancel := context.WithTimeout(q.life, inquiryLimit)
+	defer cancel()
+	q.related(ctx, mods)
 }
 
 func (q *inquiries) askAll(names []verify.Name) (reply *exchange.Reply, err error) {
@@ -146,18 +160,33 @@ func (n *errand) fromMesh(ctx context.Context) (origin, error) {
 			}
 		}
 	}
+	if n.following.wait(ctx, name) {
+		if signed, err := n.store.Record(name); err == nil {
+			return origin{fromPeer, n.officeOf(signed.Signer)}, nil
+		}
+	}
 	found, err := n.questions.about(ctx, n.wanted(name))
 	if err != nil {
 		return origin{}, err
 	}
-	from, err := origin{}, error(nil)
+	// The others are admitted meanwhile: they share syncs to disk.
+	var others errgroup.Group
+	defer others.Wait()
+	from, err := origin{}, error(exchange.ErrUnknown)
 	for _, f := range found {
-		got, e := n.take(ctx, f)
-		if f.Name == name {
-			from, err = got, e
-			if err != nil && len(f.Records) > 0 {
-				from, err = n.takeElsewhere(ctx, f, err)
-			}
+		if f.Name != name {
+			others.Go(func() error {
+				_, err := n.take(ctx, f)
+				return err
+			})
+		}
+	}
+	for _, f := range found {
+		if f.Name != name {
+			continue
+		}
+		if from, err = n.take(ctx, f); err != nil && len(f.Records) > 0 {
+			from, err = n.takeElsewhere(ctx, f, err)
 		}
 	}
 	return from, err
@@ -260,5 +289,6 @@ func (n *Node) meshText(err error) string {
 
 // askMesh puts one batch to the mesh.
 func (n *Node) askMesh(ctx context.Context, names []verify.Name) (*exchange.Reply, error) {
-	return n.exchange().Records(ctx, names, exchange.RecordsOptions{})
+	mods := slices.ContainsFunc(names, func(name verify.Name) bool { return name.Kind == verify.Mod })
+	return n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods})
 }

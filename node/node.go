@@ -115,6 +115,7 @@ type Node struct {
 	arrivals  *flights[origin]
 	refreshes *flights[mutable]
 	questions *inquiries
+	following *follow
 	news      *news
 	counts    *counters
 	closers   []func() error // undo New, in reverse order
@@ -132,9 +133,9 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
-		counts: newCounters(),
+		counts: newCounters(), following: newFollow(),
 	}
-	n.questions = newInquiries(n.askMesh)
+	n.questions = newInquiries(n.askMesh, n.followMods)
 	n.news = newNews(n.push)
 	n.later(func() error {
 		n.arrivals.close()

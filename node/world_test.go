@@ -30,6 +30,14 @@ package tagged // again
 module example.test/untagged
 -- example.test/untagged@v0.0.0-20240102030405-0123456789ab/a.go --
 package untagged
+-- example.test/top@v1.0.0/go.mod --
+module example.test/top
+
+require example.test/middle v1.0.0
+-- example.test/middle@v1.0.0/go.mod --
+module example.test/middle
+
+require example.test/tagged v1.1.0
 -- example.test/private/x@v1.0.0/go.mod --
 module example.test/private/x
 -- example.test/private/x@v1.0.0/a.go --
