@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -237,9 +238,37 @@ func fillReleases(b testing.TB, s *Store, n int) {
 	}
 }
 
+// copyDir copies the directory of an open store, which gives what a kill leaves,
+// if nothing was written, flushed or compacted meanwhile: else it begins again.
 func copyDir(b testing.TB, from, to string) {
 	b.Helper()
-	if err := os.CopyFS(filepath.Join(to), os.DirFS(from)); err != nil {
-		b.Fatal(err)
+	for {
+		before := listFiles(from)
+		err := os.CopyFS(to, os.DirFS(from))
+		if listFiles(from) == before {
+			if err != nil {
+				b.Fatal(err)
+			}
+			return
+		}
+		if err := os.RemoveAll(to); err != nil {
+			b.Fatal(err)
+		}
 	}
+}
+
+// listFiles tells the files below dir and their sizes.
+func listFiles(dir string) string {
+	var list strings.Builder
+	_ = filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err != nil {
+			fmt.Fprintln(&list, err)
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			fmt.Fprintln(&list, name, info.Size())
+		}
+		return nil
+	})
+	return list.String()
 }

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// TestConcurrentAdmission: many admit the same release, and releases that share
+// files, while others read, drop and collect.
+func TestConcurrentAdmission(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, t.TempDir(), tinyOptions())
+	const modules, admitters = 6, 4
+	shared := []testFile{{"LICENSE", noise(5000)}, {"large", noise(2 << 20)}}
+	scanned := make([]*Scanned, modules)
+	for i := range scanned {
+		m := module.Version{Path: "example.test/m", Version: fmt.Sprintf("v1.%d.0", i)}
+		data := makeZip(t, m, append(shared, testFile{"own", noise(1000)})...)
+		var err error
+		if scanned[i], err = ScanZip(ctx, bytes.NewReader(data), int64(len(data)), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for _, z := range scanned {
+		rec := zipRecord(t, z.Module, z.Root, z.Size)
+		for range admitters {
+			wg.Go(func() {
+				st, err := s.StageZip(ctx, z)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer st.Close()
+				if err := s.Commit(ctx, rec, st); err != nil {
+					t.Error(err)
+					return
+				}
+				f, err := s.OpenZip(z.Root)
+				if err != nil {
+					t.Error(err) // nobody may drop it while it is staged
+					return
+				}
+				defer f.Close()
+				if n, err := io.Copy(io.Discard, f); err != nil || n != f.Size() {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+		}
+		wg.Go(func() {
+			if err := s.Drop(ctx, z.Root); err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNotFound) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Go(func() {
+		if _, err := s.GC(ctx, GCOptions{Reclaim: true}); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Wait()
+	checkStore(t, s)
+}
+
+// TestConcurrentConflict: of different records for one name exactly one is kept,
+// and all others are told which.
+func TestConcurrentConflict(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, t.TempDir(), smallOptions())
+	const n = 8
+	var mu sync.Mutex
+	var kept []*verify.Signed
+	told := make(map[verify.Digest]int)
+	var wg sync.WaitGroup
+	for i := range n {
+		rec := modRecord(t, m1, fmt.Sprintf("// %d\n", i))
+		wg.Go(func() {
+			err := s.Commit(ctx, rec, nil)
+			mu.Lock()
+			defer mu.Unlock()
+			var conflict *ConflictError
+			switch {
+			case err == nil:
+				kept = append(kept, rec)
+			case errors.As(err, &conflict):
+				told[conflict.Have.Record.Digest]++
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if len(kept) != 1 || told[kept[0].Record.Digest] != n-1 {
+		t.Fatalf("%d kept, told %v", len(kept), told)
+	}
+	if list, err := s.Conflicts(); err != nil || len(list) != n-1 {
+		t.Fatalf("%d pieces of evidence, %v", len(list), err)
+	}
+	checkStore(t, s)
+}
+
+// TestContextEndsWaits: a caller that goes away does not wait.
+func TestContextEndsWaits(t *testing.T) {
+	s := openTest(t, t.TempDir(), smallOptions())
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Commit(ctx, modRecord(t, m1, ""), nil); err != nil && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	data := makeZip(t, m1, testFile{"a", []byte("a")})
+	z, err := ScanZip(context.Background(), bytes.NewReader(data), int64(len(data)), m1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := s.StageZip(ctx, z); err == nil {
+		st.Close()
+	} else if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	checkStore(t, s)
+}
