@@ -99,7 +99,7 @@ func (n *Node) held(name verify.Name) (*protocol.Answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.Content, a.Size, a.Closer, a.ETag = z, z.Size(), z, z.ETag()
+		a.Content, a.Stream, a.Size, a.Closer, a.ETag = z, z, z.Size(), z, z.ETag()
 		return a, nil
 	}
 	a.Data, a.Size, a.ETag = rec.Data, rec.Size, rec.Digest.Hex()

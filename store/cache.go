@@ -12,20 +12,31 @@ import (
 const (
 	maxCachedRecords = 16 << 20
 	maxCachedZips    = 32 << 20
+	maxCachedBodies  = 8 << 20
+	maxCachedBody    = 256 << 10 // of one zip
 	maxCachedEntries = 1 << 16
 )
 
 // cache keeps decoded records and zip layouts of late, which are costly to
-// decode: a record has a signature, a layout thousands of headers.
+// decode: a record has a signature, a layout thousands of headers. Of small zips it
+// keeps the bytes too, where putting together costs more than sending.
 type cache struct {
 	records *lru[verify.Name, *verify.Signed]
 	zips    *lru[verify.Digest, *zipIndex]
+	bodies  *lru[verify.Digest, body]
+}
+
+// body is all of a zip, and the tag that it had: another encoding has another.
+type body struct {
+	tag  verify.Digest
+	data []byte
 }
 
 func newCache() *cache {
 	return &cache{
 		records: newLRU[verify.Name, *verify.Signed](maxCachedRecords),
 		zips:    newLRU[verify.Digest, *zipIndex](maxCachedZips),
+		bodies:  newLRU[verify.Digest, body](maxCachedBodies),
 	}
 }
 

@@ -2,8 +2,11 @@ package store
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/meshproxy/meshproxy/store/modzip"
 )
 
 // Bounds of what is read ahead. An iterator costs as much as some look-ups, and
@@ -13,51 +16,49 @@ const (
 	windowFiles = 256
 )
 
-// window holds the streams of consecutive entries of a zip, or one chunk of a
-// large one.
+// window holds consecutive bytes of a zip, headers and streams: what is read at
+// once, and what is written at once.
 type window struct {
-	first int    // entry
-	chunk uint32 // of that entry
-	ends  []int  // of each entry's bytes in data
+	start int64 // offset in the zip
 	data  []byte
 }
 
-// get returns the chunk of an entry, if the window holds it.
-func (w *window) get(entry int, chunk uint32) ([]byte, bool) {
-	i := entry - w.first
-	if i < 0 || i >= len(w.ends) || chunk != w.chunk {
-		return nil, false
-	}
-	start := 0
-	if i > 0 {
-		start = w.ends[i-1]
-	}
-	return w.data[start:w.ends[i]], true
+var windows = sync.Pool{New: func() any { return new(window) }}
+
+// newWindow returns an empty window, which may have memory; free gives it back.
+func newWindow() *window {
+	w := windows.Get().(*window)
+	w.data = w.data[:0]
+	return w
 }
 
-// load reads chunk of the first of streams, which is that of entry, and with
-// ahead those of the streams that follow, as far as they are small.
-func (w *window) load(snap *snapshot, streams []stream, entry int, chunk uint32, ahead bool) error {
-	w.first, w.chunk, w.ends, w.data = entry, chunk, w.ends[:0], w.data[:0]
-	if ahead && streams[0].CompressedSize <= chunkSize {
-		if err := snap.readAhead(w, streams); err != nil {
-			return err
-		}
-		if len(w.ends) > 0 {
-			return nil
-		}
+func (w *window) free() { windows.Put(w) }
+
+// get returns the bytes from offset on, none if the window does not hold them.
+func (w *window) get(off int64) []byte {
+	if off < w.start || off >= w.start+int64(len(w.data)) {
+		return nil
 	}
-	var err error
-	if w.data, err = snap.chunk(streams[0], chunk, w.data); err != nil {
+	return w.data[off-w.start:]
+}
+
+// chunk reads chunk i of an entry whose stream begins at offset at.
+func (w *window) chunk(z *ZipFile, entry int, at int64, i uint32) (err error) {
+	w.data = w.data[:0] // an error leaves nothing of before
+	data, err := z.snap.chunk(z.index.streams[entry], i, w.data)
+	if err != nil {
 		return err
 	}
-	w.ends = append(w.ends, len(w.data))
+	w.start, w.data = at+int64(i)*chunkSize, data
 	return nil
 }
 
-// readAhead fills the window with streams that are whole chunks. It ends before
-// the first that cannot be read: to say why is for chunk.
-func (p *snapshot) readAhead(w *window, streams []stream) error {
+// ahead fills the window from the beginning of seg on with headers and those
+// streams that are whole chunks. It ends before the first that cannot be read: to
+// say why is for chunk.
+func (w *window) ahead(z *ZipFile, seg modzip.Segment) error {
+	w.start, w.data = seg.Offset, w.data[:0]
+	p := z.snap
 	if err := p.s.enter(); err != nil {
 		return err
 	}
@@ -66,15 +67,24 @@ func (p *snapshot) readAhead(w *window, streams []stream) error {
 	o.Prefix, o.PrefetchValues = []byte{spaceChunk}, false
 	it := p.txn.NewIterator(o)
 	defer it.Close()
-	for i, f := range streams {
-		full := len(w.data)+int(f.CompressedSize) > windowBytes && i > 0
+	for i, f := range z.index.streams[seg.Entry:] {
+		head := seg.Header
+		if i > 0 {
+			head = z.index.skeleton.Header(seg.Entry + i)
+		}
+		full := len(w.data)+len(head)+int(f.CompressedSize) > windowBytes && i > 0
 		if f.CompressedSize > chunkSize || full || i == windowFiles {
-			break
+			return nil
 		}
+		before := len(w.data)
+		w.data = append(w.data, head...)
 		if f.CompressedSize > 0 && !w.next(it, f) {
-			break
+			w.data = w.data[:before]
+			return nil
 		}
-		w.ends = append(w.ends, len(w.data))
+	}
+	if last := z.index.skeleton.Header(len(z.index.streams)); len(w.data)+len(last) <= windowBytes {
+		w.data = append(w.data, last...)
 	}
 	return nil
 }
@@ -83,9 +93,7 @@ func (p *snapshot) readAhead(w *window, streams []stream) error {
 func (w *window) next(it *badger.Iterator, f stream) bool {
 	k := streamKey(f.num, 0)
 	if !it.Valid() || !bytes.Equal(it.Item().Key(), k) {
-		if guard(func() error { it.Seek(k); return nil }) != nil {
-			return false
-		}
+		it.Seek(k)
 	}
 	if !it.Valid() || !bytes.Equal(it.Item().Key(), k) {
 		return false
@@ -95,7 +103,8 @@ func (w *window) next(it *badger.Iterator, f stream) bool {
 		w.data = append(w.data, v...)
 		return nil
 	})
-	if nerr := guard(func() error { it.Next(); return nil }); nerr != nil || err != nil || int64(len(w.data)-start) != f.CompressedSize {
+	it.Next()
+	if err != nil || int64(len(w.data)-start) != f.CompressedSize {
 		w.data = w.data[:start]
 		return false
 	}

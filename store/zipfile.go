@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -22,6 +22,7 @@ type zipIndex struct {
 	streams  []stream      // of each entry of the zip
 	skeleton *modzip.Skeleton
 	tag      verify.Digest // of the layout: names the bytes of the zip
+	written  atomic.Bool   // by WriteTo, before
 }
 
 func newZipIndex(l verify.Listing, files []verify.File, lay layout) (*zipIndex, error) {
@@ -67,7 +68,7 @@ type ZipFile struct {
 	root  verify.Digest
 	index *zipIndex
 	pos   int64
-	win   window // what was read last, and ahead
+	win   *window // what was read last, and ahead; nil before Read
 }
 
 // OpenZip opens the zip whose listing has the digest root. It is ErrNotFound when
@@ -186,6 +187,10 @@ func (z *ZipFile) ETag() string {
 
 // Close ends the use of the snapshot.
 func (z *ZipFile) Close() error {
+	if z.win != nil {
+		z.win.free()
+		z.win = nil
+	}
 	z.snap.close()
 	return nil
 }
@@ -193,7 +198,10 @@ func (z *ZipFile) Close() error {
 // Read reads on from where the last Read or Seek ended. After ErrDamaged the zip
 // must not be read on: what came before is good, what follows is not known.
 func (z *ZipFile) Read(p []byte) (int, error) {
-	n, err := z.readAt(p, z.pos, &z.win, true)
+	if z.win == nil {
+		z.win = newWindow()
+	}
+	n, err := z.readAt(p, z.pos, z.win, true)
 	z.pos += int64(n)
 	if n > 0 && err == io.EOF {
 		err = nil
@@ -203,13 +211,10 @@ func (z *ZipFile) Read(p []byte) (int, error) {
 
 // ReadAt reads as io.ReaderAt says.
 func (z *ZipFile) ReadAt(p []byte, off int64) (int, error) {
-	w := windows.Get().(*window)
-	defer windows.Put(w)
-	w.ends = w.ends[:0]
+	w := newWindow()
+	defer w.free()
 	return z.readAt(p, off, w, len(p) > windowBytes)
 }
-
-var windows = sync.Pool{New: func() any { return new(window) }}
 
 // Seek sets the offset of the next Read.
 func (z *ZipFile) Seek(offset int64, whence int) (int64, error) {
@@ -247,22 +252,29 @@ func (z *ZipFile) readAt(p []byte, off int64, w *window, ahead bool) (n int, err
 }
 
 // at returns bytes of the zip from offset on, as many as are at hand, valid until
-// the next call with w.
+// the next call with w. With ahead it reads what follows too.
 func (z *ZipFile) at(off int64, w *window, ahead bool) ([]byte, error) {
+	if part := w.get(off); len(part) > 0 {
+		return part, nil
+	}
 	seg := z.index.skeleton.Find(off)
+	small := seg.Entry < len(z.index.streams) && z.index.streams[seg.Entry].CompressedSize <= chunkSize
+	if ahead && small {
+		if err := w.ahead(z, seg); err != nil {
+			return nil, fmt.Errorf("zip %s: %w", z.root.H1(), err)
+		}
+		if part := w.get(off); len(part) > 0 {
+			return part, nil
+		}
+	}
 	within := off - seg.Offset
 	if seg.Header != nil {
 		return seg.Header[within:], nil
 	}
-	chunk := uint32(within / chunkSize)
-	data, ok := w.get(seg.Entry, chunk)
-	if !ok {
-		if err := w.load(z.snap, z.index.streams[seg.Entry:], seg.Entry, chunk, ahead); err != nil {
-			return nil, fmt.Errorf("zip %s: %w", z.root.H1(), z.suspect(z.index.streams[seg.Entry].Sum, err))
-		}
-		data, _ = w.get(seg.Entry, chunk)
+	if err := w.chunk(z, seg.Entry, seg.Offset, uint32(within/chunkSize)); err != nil {
+		return nil, fmt.Errorf("zip %s: %w", z.root.H1(), z.suspect(z.index.streams[seg.Entry].Sum, err))
 	}
-	return data[within-int64(chunk)*chunkSize:], nil
+	return w.get(off), nil
 }
 
 // suspect puts the whole zip into quarantine when a file cannot be: its header is
@@ -278,11 +290,25 @@ func (z *ZipFile) suspect(sum verify.Digest, err error) error {
 	return err
 }
 
-// WriteTo writes the rest of the zip to w.
+// WriteTo writes the rest of the zip to w, in large pieces. What is small and was
+// asked for before comes from memory.
 func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
+	if z.pos == 0 && z.Size() <= maxCachedBody {
+		body, err := z.body()
+		if err != nil {
+			return 0, err
+		}
+		if body != nil {
+			n, err := w.Write(body)
+			z.pos = int64(n)
+			return z.pos, err
+		}
+	}
+	win := newWindow()
+	defer win.free()
 	var total int64
 	for z.pos < z.Size() {
-		part, err := z.at(z.pos, &z.win, true)
+		part, err := z.at(z.pos, win, true)
 		if err != nil {
 			return total, err
 		}
@@ -294,6 +320,26 @@ func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	return total, nil
+}
+
+// body returns the whole zip from the cache, or puts it there. It is nil when the
+// zip is written for the first time: most are asked for once.
+func (z *ZipFile) body() ([]byte, error) {
+	bodies := z.snap.s.cache.bodies
+	if b, ok := bodies.get(z.root); ok && b.tag == z.index.tag {
+		return b.data, nil
+	}
+	if !z.index.written.Swap(true) {
+		return nil, nil
+	}
+	win := newWindow()
+	defer win.free()
+	data := make([]byte, z.Size())
+	if _, err := z.readAt(data, 0, win, true); err != nil {
+		return nil, err
+	}
+	bodies.add(z.root, body{z.index.tag, data}, int64(len(data)))
+	return data, nil
 }
 
 // HasZip reports whether the store holds all of a zip, and no file of it is in

@@ -103,12 +103,16 @@ func (s *Skeleton) Weight() int64 {
 // [0, Size).
 func (s *Skeleton) Find(offset int64) Segment {
 	i := sort.Search(len(s.at), func(i int) bool { return s.at[i] > offset }) - 1
-	head := s.heads[s.cut[i]:s.cut[i+1]]
+	head := s.Header(i)
 	if body := s.at[i] + int64(len(head)); offset >= body {
 		return Segment{Offset: body, Size: s.streams[i], Entry: i}
 	}
 	return Segment{Offset: s.at[i], Size: int64(len(head)), Header: head, Entry: i}
 }
+
+// Header returns the bytes before stream i: the local header of entry i, or the
+// central directory when i is the number of entries.
+func (s *Skeleton) Header(i int) []byte { return s.heads[s.cut[i]:s.cut[i+1]] }
 
 // capture is the sink of a zip.Writer that keeps headers and counts streams.
 type capture struct {
