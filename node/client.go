@@ -101,8 +101,8 @@ func (c *Client) Distrust(ctx context.Context, m module.Version) (int, error) {
 }
 
 // Proof implements Control.
-func (c *Client) Proof(ctx context.Context, q ProofQuery) ([]byte, error) {
-	return ask[[]byte](ctx, c, "proof", q)
+func (c *Client) Proof(ctx context.Context, q ProofQuery) (*Proven, error) {
+	return ask[*Proven](ctx, c, "proof", q)
 }
 
 // Pin implements Control.
@@ -126,11 +126,6 @@ func (c *Client) GC(ctx context.Context, o Limits, progress func(store.Progress)
 // Verify implements Control.
 func (c *Client) Verify(ctx context.Context, progress func(store.Progress)) (*Verified, error) {
 	return askLong[*Verified](ctx, c, "verify", struct{}{}, progress)
-}
-
-// Backup implements Control.
-func (c *Client) Backup(ctx context.Context, write func([]byte) error) error {
-	return askStream(ctx, c, "backup", struct{}{}, write)
 }
 
 func tell(ctx context.Context, c *Client, name string, in any) error {
@@ -165,19 +160,29 @@ func askStream[Out any](ctx context.Context, c *Client, name string, in any, eac
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/"+name, bytes.NewReader(body))
+	resp, err := c.post(ctx, name, body)
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close()
+	return readFrames(resp.Body, each)
+}
+
+// post sends a request to the node. The caller closes the body of the answer.
+func (c *Client) post(ctx context.Context, name string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control/"+name, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the running node: %w", errors.Unwrap(err))
+		return nil, fmt.Errorf("ask the running node: %w", errors.Unwrap(err))
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the running node does not know the request %q: is it of another version?", name)
+		resp.Body.Close()
+		return nil, fmt.Errorf("the running node does not know the request %q: is it of another version?", name)
 	}
-	return readFrames(resp.Body, each)
+	return resp, nil
 }
 
 func readFrames[Out any](r io.Reader, each func(Out) error) error {

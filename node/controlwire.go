@@ -56,7 +56,7 @@ func controlHandler(c Control) http.Handler {
 	handleStream(mux, "modules", func(ctx context.Context, prefix string, emit func(store.Usage) error) error {
 		return c.Modules(ctx, prefix, emit)
 	})
-	handleStream(mux, "backup", func(ctx context.Context, _ struct{}, emit func([]byte) error) error { return c.Backup(ctx, emit) })
+	mux.HandleFunc("POST /backup", serveBackup(c))
 	handleStream(mux, "releases", func(ctx context.Context, prefix string, emit func(Release) error) error {
 		return c.Releases(ctx, prefix, emit)
 	})

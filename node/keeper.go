@@ -23,30 +23,6 @@ type keeper struct {
 	place   func() (*mesh.Mesh, error) // this node in the mesh
 }
 
-// Proof implements Control.
-func (k *keeper) Proof(_ context.Context, q ProofQuery) ([]byte, error) {
-	name := verify.Name{Module: q.Module, Kind: verify.Kind(q.Kind)}
-	if err := name.Check(); err != nil {
-		return nil, err
-	}
-	signed, err := k.store.Record(name)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%s is not held here, so there is nothing to prove; fetch it first", name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	f := &verify.ProofFile{Signed: signed}
-	m, err := k.place()
-	if err != nil {
-		return nil, err
-	}
-	if info, ok := m.View().Member(signed.Signer); ok {
-		f.Credential = info.Credential.Bytes()
-	}
-	return verify.EncodeProofFile(f)
-}
-
 // Pin implements Control.
 func (k *keeper) Pin(_ context.Context, pattern string) error { return k.store.Pin(pattern) }
 
@@ -80,21 +56,6 @@ func zips(held []store.Held) []Zip {
 		list = append(list, Zip{Version: h.Module, Size: h.Size, Read: h.Read})
 	}
 	return list
-}
-
-// Backup implements Control.
-func (k *keeper) Backup(ctx context.Context, write func([]byte) error) error {
-	return k.store.Backup(ctx, pieces(write), nil)
-}
-
-// pieces is a func as an io.Writer.
-type pieces func([]byte) error
-
-func (f pieces) Write(p []byte) (int, error) {
-	if err := f(p); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }
 
 // Invite implements Control.

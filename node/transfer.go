@@ -93,9 +93,12 @@ func (n *Node) Import(ctx context.Context, tree Tree, progress func(store.Progre
 		Format: tree.Format, Have: n.has, Workers: importWorkers, Progress: progress,
 		Admit: func(ctx context.Context, c *transfer.Candidate) error {
 			err := n.admitCandidate(ctx, c)
-			if !errors.Is(err, verify.ErrUnavailable) {
-				outages.Store(0)
-			} else if outages.Add(1) >= maxOutages {
+			switch {
+			case !errors.Is(err, verify.ErrUnavailable):
+				if c.Name.Kind != verify.Info { // those need nobody else
+					outages.Store(0)
+				}
+			case outages.Add(1) >= maxOutages:
 				end(fmt.Errorf("%w: %w", errOutage, err))
 			}
 			return err
