@@ -33,9 +33,8 @@ var errStranger = errors.New("the peer has shown no credential for this mesh")
 // streams when their protocol is known: the first point where libp2p asks
 // anybody, in both directions, for its own protocols too.
 type gate struct {
-	isMember  func(peer.ID) bool // has a credential in force
-	isRemoved func(peer.ID) bool // was revoked
-	patience  time.Duration      // with strangers
+	isMember func(peer.ID) bool // has a credential in force
+	patience time.Duration      // with strangers
 
 	mu        sync.Mutex // guards all below
 	open      map[protocol.ID]bool
@@ -51,9 +50,9 @@ type gate struct {
 
 var _ connmgr.ConnectionGater = (*gate)(nil)
 
-func newGate(isMember, isRemoved func(peer.ID) bool) *gate {
+func newGate(isMember func(peer.ID) bool) *gate {
 	return &gate{
-		isMember: isMember, isRemoved: isRemoved,
+		isMember:  isMember,
 		open:      map[protocol.ID]bool{},
 		asking:    map[protocol.ID]int{},
 		dialOK:    map[peer.ID]int{},
@@ -151,16 +150,14 @@ func (g *gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
 // manager limits how many and how often.
 func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-// InterceptSecured refuses who was revoked, and strangers where there are enough.
+// InterceptSecured refuses who is blocked, and strangers where there are enough.
+// Who was revoked is a stranger, and is told so when it says hello.
 func (g *gate) InterceptSecured(dir network.Direction, p peer.ID, addrs network.ConnMultiaddrs) bool {
 	if g.isBlocked(p) {
 		return false
 	}
 	if dir == network.DirOutbound || g.isMember(p) {
 		return true
-	}
-	if g.isRemoved(p) {
-		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

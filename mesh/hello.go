@@ -21,10 +21,23 @@ func (m *Mesh) greet(ctx context.Context, p peer.ID) {
 	if err == nil {
 		err = m.syncWith(ctx, p)
 	}
-	if err != nil && ctx.Err() == nil {
-		m.log.Debug("greet a member", "peer", p, "err", err)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	m.log.Debug("greet a member", "peer", p, "err", err)
+	if errors.Is(err, ErrRemoved) && m.outcast.CompareAndSwap(false, true) {
+		m.log.Error("this node was revoked from its mesh: to come back, it needs a new identity and a token", "by", p)
+	}
+	if errors.Is(err, ErrRemoved) || errors.Is(err, ErrRefused) {
+		m.peers.shun(p, refusedPause)
+		if err := m.host.Network().ClosePeer(p); err != nil {
+			m.log.Debug("close connections", "peer", p, "err", err)
+		}
 	}
 }
+
+// refusedPause is until a member that refused this node is tried again.
+const refusedPause = 30 * time.Second
 
 // introduce makes sure that p knows this node. It is quick once p does.
 func (m *Mesh) introduce(ctx context.Context, p peer.ID) error {
@@ -73,6 +86,7 @@ func (m *Mesh) hello(ctx context.Context, session *session, p peer.ID) (err erro
 	if err := reply.Status.err(); err != nil {
 		return fmt.Errorf("hello to %s: %w", p, err)
 	}
+	m.outcast.Store(false)
 	m.accept(p, reply.Statements)
 	m.introduced(p)
 	return nil
@@ -85,6 +99,7 @@ func (m *Mesh) introduced(p peer.ID) {
 		m.gate.forget(c)
 		m.peers.connected(c)
 	}
+	m.peers.told(p)
 	// kad-dht looked at the peer when it was a stranger.
 	if err := m.session.Load().knock.Emit(event.EvtPeerProtocolsUpdated{Peer: p}); err != nil {
 		m.log.Debug("tell the DHT of a member", "peer", p, "err", err)

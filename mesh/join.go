@@ -35,10 +35,11 @@ func (m *Mesh) Join(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	if s := m.session.Load(); s.key == t.Invitation.Mesh() {
+	// A node whose credential has run out, or that was revoked, is free to go.
+	if s := m.session.Load(); s.key == t.Invitation.Mesh() && !m.Removed() {
 		return nil
 	}
-	if m.view.Load().Len() > 1 {
+	if m.view.Load().Len() > 1 && !m.Removed() {
 		return fmt.Errorf("join %s: %w: leave %s first", t.Invitation.Mesh(), ErrInMesh, m.MeshID())
 	}
 	if now := time.Now(); now.After(t.Expires().Add(member.Skew)) {
@@ -55,6 +56,7 @@ func (m *Mesh) Join(ctx context.Context, text string) error {
 	if err := m.enter(p); err != nil {
 		return err
 	}
+	m.outcast.Store(false)
 	// The first exchange of rosters tells of everybody else.
 	m.greet(ctx, via)
 	return nil

@@ -158,8 +158,33 @@ func TestRevokeCutsOff(t *testing.T) {
 	}
 	// The same identity cannot come back by another token.
 	again := node(t, "lisbon", func(c *Config) { c.Key = lisbon.cfg.Key })
-	if err := again.Join(t.Context(), berlin.invite(InviteOptions{})); err == nil {
-		t.Error("a revoked node is let in by another token")
+	if err := again.Join(t.Context(), berlin.invite(InviteOptions{})); !errors.Is(err, ErrRemoved) {
+		t.Errorf("a revoked node joins by another token: %v", err)
+	}
+	eventually(t, "lisbon hears that it is out", lisbon.Removed)
+	connected(t, berlin, oslo, turin)
+	paris := node(t, "paris")
+	lisbon.join(paris) // another mesh, at once
+	connected(t, lisbon, paris)
+}
+
+// TestExpired has a node that was away for too long come back by a new token.
+func TestExpired(t *testing.T) {
+	brief := func(c *Config) { c.CredentialTTL = time.Minute }
+	berlin, lisbon := node(t, "berlin"), node(t, "lisbon", brief)
+	lisbon.join(berlin)
+	connected(t, berlin, lisbon)
+	late := time.Now().Add(2 * defaultCredentialTTL / 3 * 2)
+	lisbon.mu.Lock()
+	gone := lisbon.evaluate(late)
+	lisbon.mu.Unlock()
+	if !slices.Contains(gone, lisbon.ID()) || !lisbon.Removed() {
+		t.Fatal("its credential is in force for ever")
+	}
+	lisbon.join(berlin)
+	connected(t, berlin, lisbon)
+	if lisbon.Removed() {
+		t.Error("it is in, and says that it is not")
 	}
 }
 

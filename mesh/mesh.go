@@ -47,6 +47,7 @@ type Mesh struct {
 	relays  *relays
 	hellos  singleflight.Group
 	syncs   singleflight.Group
+	outcast atomic.Bool   // a member said that this node was revoked
 	greeted sync.Map      // peer.ID: knows this node as a member
 	changed chan struct{} // cap 1: the roster changed, tell others
 	urgent  chan struct{} // cap 1: somebody is out, tell everybody at once
@@ -70,7 +71,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.view.Store(&member.View{})
-	m.gate = newGate(m.IsMember, m.isRemoved)
+	m.gate = newGate(m.IsMember)
 	if err := m.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: %w", err), m.Close())
 	}
@@ -202,6 +203,11 @@ func (m *Mesh) IsMember(p peer.ID) bool {
 	i, ok := m.view.Load().Member(p)
 	return ok && time.Now().Before(i.Expires)
 }
+
+// Removed reports whether this node is in its mesh no more: it was revoked, or
+// its credential has run out. After that it can join by a new token; one that was
+// revoked needs a new identity for the same mesh.
+func (m *Mesh) Removed() bool { return m.outcast.Load() || !m.IsMember(m.host.ID()) }
 
 func (m *Mesh) isRemoved(p peer.ID) bool {
 	k, err := member.KeyOf(p)

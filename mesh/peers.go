@@ -44,6 +44,7 @@ type peerBook struct {
 
 type contact struct {
 	addrs   []ma.Multiaddr // best first
+	good    int            // how many of them were seen to be right; the rest is hearsay
 	seen    time.Time      // when a connection was last open
 	failed  int            // dials since
 	next    time.Time      // no dial before
@@ -102,26 +103,51 @@ func (c *contact) add(addrs []ma.Multiaddr) (changed bool) {
 	return changed
 }
 
-// prefer puts addresses to the front: they have just been seen to be good.
+// prefer puts addresses to the front: they have just been seen to be right.
 func (c *contact) prefer(addrs []ma.Multiaddr) {
 	old := c.addrs
 	c.addrs = nil
 	c.add(addrs)
+	c.good = len(c.addrs)
 	c.add(old)
+}
+
+// suggest puts hearsay behind what was seen, the latest first: nobody can fill
+// the list for good.
+func (c *contact) suggest(addrs []ma.Multiaddr) (changed bool) {
+	for _, a := range addrs {
+		if !slices.ContainsFunc(c.addrs, a.Equal) && c.good < maxHintAddrs {
+			c.addrs = slices.Insert(c.addrs, c.good, a)
+			c.addrs = c.addrs[:min(len(c.addrs), maxHintAddrs)]
+			changed = true
+		}
+	}
+	return changed
+}
+
+// told notes where p says that it is: what identify has put into the peerstore,
+// from which it also takes what was there before.
+func (b *peerBook) told(p peer.ID) {
+	addrs := b.m.host.Peerstore().Addrs(p)
+	if len(addrs) == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.of(p).prefer(addrs)
+	b.dirty = true
 }
 
 // connected notes that a connection is open.
 func (b *peerBook) connected(c network.Conn) {
 	p := c.RemotePeer()
-	good := slices.Clone(b.m.host.Peerstore().Addrs(p)) // what identify said
-	if c.Stat().Direction == network.DirOutbound {
-		good = slices.Insert(good, 0, c.RemoteMultiaddr())
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k := b.of(p)
 	k.seen, k.failed, k.next = time.Now(), 0, time.Time{}
-	k.prefer(good)
+	if c.Stat().Direction == network.DirOutbound {
+		k.prefer([]ma.Multiaddr{c.RemoteMultiaddr()})
+	}
 	b.dirty = true
 }
 
@@ -139,7 +165,7 @@ func (b *peerBook) watch() error {
 				return
 			case e := <-sub.Out():
 				if e, ok := e.(event.EvtPeerIdentificationCompleted); ok && b.m.IsMember(e.Peer) {
-					b.connected(e.Conn)
+					b.told(e.Peer)
 				}
 			}
 		}
@@ -168,7 +194,7 @@ func (b *peerBook) hear(hints []member.Hint) {
 		if b.known[ai.ID] == nil && len(b.known) >= 2*member.MaxMembers {
 			return
 		}
-		b.dirty = b.of(ai.ID).add(ai.Addrs) || b.dirty
+		b.dirty = b.of(ai.ID).suggest(ai.Addrs) || b.dirty
 	}
 }
 
@@ -203,16 +229,21 @@ func hintOf(k member.Key, addrs []ma.Multiaddr) member.Hint {
 	return h
 }
 
-// addrs is where p may be dialled: what identify said, then what is remembered.
+// addrs is where p may be dialled, best first.
 func (b *peerBook) addrs(p peer.ID) []ma.Multiaddr {
-	c := contact{addrs: slices.Clone(b.m.host.Peerstore().Addrs(p))}
-	c.addrs = c.addrs[:min(len(c.addrs), maxHintAddrs)]
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if k := b.known[p]; k != nil {
-		c.add(k.addrs)
+	if c := b.known[p]; c != nil {
+		return slices.Clone(c.addrs)
 	}
-	return c.addrs
+	return nil
+}
+
+// shun lets a member that refuses this node be for a while.
+func (b *peerBook) shun(p peer.ID, d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.of(p).next = time.Now().Add(d)
 }
 
 // save keeps the book if it has changed, with what identify told meanwhile.

@@ -20,12 +20,14 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var renewed, pinged, saved time.Time
+	overused := map[member.Key]int{}
 	for {
 		now := time.Now()
 		m.expire(now)
 		m.greetAll()
 		if now.Sub(renewed) >= renewEvery {
 			renewed = now
+			m.warnOverused(overused)
 			m.renew(now)
 		}
 		if now.Sub(pinged) >= pingEvery {
@@ -125,6 +127,19 @@ func (m *Mesh) greetAll() {
 	for _, p := range m.Connected() {
 		if _, ok := m.greeted.Load(p); !ok {
 			m.spawn(func(ctx context.Context) { m.greet(ctx, p) })
+		}
+	}
+}
+
+// warnOverused says once when an invitation has admitted more nodes than it was
+// for. told has how many were told of.
+func (m *Mesh) warnOverused(told map[member.Key]int) {
+	for _, i := range m.Invitations() {
+		k := i.Credential.Subject()
+		if n := len(i.Admitted); i.Overused() && told[k] != n {
+			told[k] = n
+			m.log.Warn("a token was used more often than it was made for: see who joined by it, and revoke who does not belong",
+				"invitation", k, "uses", i.Uses, "joined", i.Admitted)
 		}
 	}
 }
