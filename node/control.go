@@ -46,7 +46,7 @@ type Control interface {
 	Trusted(ctx context.Context) ([]Trusted, error)
 	Distrust(ctx context.Context, m module.Version) (int, error)
 	// Proof writes down who vouches for a file, for CheckProof anywhere else.
-	Proof(ctx context.Context, q ProofQuery) ([]byte, error)
+	Proof(ctx context.Context, q ProofQuery) (*Proven, error)
 
 	// Pin keeps zips from being dropped; Unpin takes the pattern back; Pinned lists
 	// the patterns.
@@ -217,7 +217,13 @@ type Trusted struct {
 // ProofQuery says which file a proof is for.
 type ProofQuery struct {
 	Module module.Version `json:"module"`
-	Kind   string         `json:"kind"` // info, mod or zip
+	Kind   string         `json:"kind"` // info, mod or zip; empty: all that are held
+}
+
+// Proven is who vouches for files, and the text that shows it.
+type Proven struct {
+	Files []Checked `json:"files"`
+	Text  []byte    `json:"text"`
 }
 
 // Limits say what GC drops.

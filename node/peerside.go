@@ -29,31 +29,14 @@ func absent(err error) error {
 }
 
 // Record implements exchange.Backend. A record that others cannot believe, although
-// this node did when it came, is stated anew: one that was made for another mesh, and
-// one for which only a member vouched who is none any more.
+// this node did when it came, is stated anew.
 func (s peerSide) Record(name verify.Name) (*verify.Signed, error) {
 	signed, err := s.n.store.Record(name)
 	if err != nil {
 		return nil, err
 	}
-	rec := signed.Record
-	switch {
-	case rec.Mesh != s.n.mesh.MeshID():
-		rec.Mesh, rec.Office = s.n.mesh.MeshID(), s.n.Office()
-	case s.n.orphaned(signed):
-		rec.Source = "mesh"
-	default:
-		return signed, nil
-	}
-	return verify.Seal(&rec, s.n.mesh.Key())
-}
-
-// orphaned reports whether only its signer vouches for a record, who is no member
-// now. It was one when the record was let in, or it would not be here.
-func (n *Node) orphaned(s *verify.Signed) bool {
-	r := &s.Record
-	alone := r.Vouch.Proof == nil && (r.Name.Kind == verify.Info || !n.trust().Public(r.Name.Module.Path))
-	return alone && !n.mesh.IsMember(s.Signer)
+	alone := signed.Record.Vouch.Proof == nil && (name.Kind == verify.Info || !s.n.trust().Public(name.Module.Path))
+	return restated(s.n.mesh, signed, alone)
 }
 
 // HasZip implements exchange.Backend.

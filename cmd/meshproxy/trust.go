@@ -9,10 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/mod/module"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/meshproxy/meshproxy/node"
-	"github.com/meshproxy/meshproxy/verify"
 )
 
 func conflictsCommand() *cli.Command {
@@ -192,128 +190,4 @@ func trustedCommand() *cli.Command {
 			})
 		},
 	}
-}
-
-func proofCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "proof",
-		Usage:     "write down who vouches for a module version",
-		ArgsUsage: "MODULE@VERSION",
-		Description: `Prints a proof file, which meshproxy check reads on any machine, without network and
-without a node.
-
-Examples:
-
-   meshproxy proof golang.org/x/mod@v0.38.0 > mod.proof
-   meshproxy proof --file mod golang.org/x/mod@v0.38.0`,
-		Flags: atFlags(&cli.StringFlag{
-			Name: "file", Value: "zip", Usage: "prove this `FILE` of it: info, mod or zip",
-		}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "MODULE@VERSION"); err != nil {
-				return err
-			}
-			m, err := parseModule(c.Args().First())
-			if err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				text, err := ctl.Proof(c.Context, node.ProofQuery{Module: m, Kind: c.String("file")})
-				if err != nil {
-					return fmt.Errorf("proof: %w", err)
-				}
-				_, err = c.App.Writer.Write(text)
-				return err
-			})
-		},
-	}
-}
-
-func checkCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "check",
-		Usage:     "check a proof file, without network and without a node",
-		ArgsUsage: "FILE",
-		Description: `FILE is what meshproxy proof printed, - for standard input. The database's key comes
-from --sumdb, whose default is what go env GOSUMDB says.
-
-Examples:
-
-   meshproxy check mod.proof
-   meshproxy proof golang.org/x/mod@v0.38.0 | meshproxy check -`,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "sumdb", EnvVars: env("sumdb"), DefaultText: "go env GOSUMDB", Usage: "believe this database, `SPEC` is written like GOSUMDB"},
-			configFlag(), jsonFlag(),
-		},
-		Before: withConfig,
-		Action: checkProof,
-	}
-}
-
-func checkProof(c *cli.Context) error {
-	if err := wantArgs(c, "FILE"); err != nil {
-		return err
-	}
-	keys, err := databaseKeys(c)
-	if err != nil {
-		return err
-	}
-	data, err := readFile(c.Args().First(), verify.MaxProofFile)
-	if err != nil {
-		return err
-	}
-	f, err := verify.CheckProofFile(data, keys)
-	if err != nil {
-		return err
-	}
-	rec := &f.Signed.Record
-	said := proofSaid{
-		File: rec.Name.String(), Digest: rec.Digest.H1(), Database: f.Database, Signer: f.Signed.Signer.String(),
-		Office: rec.Office, Source: rec.Source, Fetched: rec.Fetched,
-	}
-	if rec.Name.Kind == verify.Info {
-		said.Digest = "sha256:" + rec.Digest.Hex()
-	}
-	if c.Bool("json") {
-		return printJSON(c.App.Writer, said)
-	}
-	by := "checksum database " + said.Database
-	if said.Database == "" {
-		by = "only the office that fetched it"
-	}
-	_, err = fmt.Fprintf(c.App.Writer, "%s is %s\nvouched for by %s\nfetched by office %s (%s) from %s on %s\n",
-		said.File, said.Digest, by, said.Office, said.Signer, said.Source, said.Fetched.Format(time.RFC3339))
-	return err
-}
-
-// proofSaid is what a proof file that holds says.
-type proofSaid struct {
-	File     string    `json:"file"`
-	Digest   string    `json:"digest"`
-	Database string    `json:"database,omitempty"` // that vouches; empty: only the signer does
-	Signer   string    `json:"signer"`
-	Office   string    `json:"office"`
-	Source   string    `json:"source"`
-	Fetched  time.Time `json:"fetched"`
-}
-
-func databaseKeys(c *cli.Context) ([]note.Verifier, error) {
-	text := c.String("sumdb")
-	if text == "" {
-		e, err := readGoEnv(c.Context)
-		if err != nil {
-			return nil, fmt.Errorf("%w; give --sumdb", err)
-		}
-		text = e.GOSUMDB
-	}
-	spec, err := verify.ParseSpec(text)
-	if err != nil {
-		return nil, misuse("--sumdb: %w", err)
-	}
-	if spec.Off {
-		return nil, nil
-	}
-	key, err := note.NewVerifier(spec.Key)
-	return []note.Verifier{key}, err
 }
