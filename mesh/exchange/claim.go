@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -88,7 +89,12 @@ func (x *Exchange) claim(ctx context.Context, req *claimRequest) (*Claim, error)
 		if home == x.self {
 			out, err = x.claimHere(ctx, c)
 		} else {
+			req.Unreached = rawPeers(slices.Collect(maps.Keys(search.tried)))
 			out, err = x.claimAt(ctx, home, c, req)
+		}
+		var nearer *nearerError
+		if errors.As(err, &nearer) && search.follow(nearer.peer) {
+			continue
 		}
 		if ctx.Err() != nil {
 			if out != nil && out.Lease != nil {
@@ -123,6 +129,28 @@ type homeSearch struct {
 	tried map[peer.ID]bool
 	dead  int
 	until time.Time // until when members without a connection are tried
+
+	named   peer.ID // by a home peer, as one that is nearer
+	follows int
+}
+
+// maxFollowed bounds how often a search goes where a home peer points to.
+const maxFollowed = 3
+
+// nearerError is a home peer's word that another member, which it is connected
+// to, is nearer.
+type nearerError struct{ peer peer.ID }
+
+func (e *nearerError) Error() string { return fmt.Sprintf("%v is nearer", e.peer) }
+
+// follow makes p the next to be tried, if it was not tried before.
+func (h *homeSearch) follow(p peer.ID) bool {
+	if h.tried[p] || h.follows == maxFollowed || p == h.x.self || !slices.Contains(h.order, p) {
+		return false
+	}
+	h.named = p
+	h.follows++
+	return true
 }
 
 func (x *Exchange) homesFor(c claimed) *homeSearch {
@@ -139,15 +167,23 @@ func (h *homeSearch) next(ctx context.Context) (peer.ID, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
+	if p := h.named; p != "" && !h.tried[p] {
+		return p, nil
+	}
 	for _, p := range h.order {
 		if p == h.x.self {
 			break
 		}
-		if h.tried[p] || !h.x.health.usable(p) || !h.x.cfg.Members.IsMember(p) {
+		if h.tried[p] || !h.x.cfg.Members.IsMember(p) {
 			continue
 		}
-		connected := h.x.cfg.Host.Network().Connectedness(p) == network.Connected
-		if connected || (h.dead < maxDeadHomes && time.Now().Before(h.until)) {
+		// All have to meet at the same peer, so one mishap does not rule out a peer
+		// that is connected.
+		if h.x.cfg.Host.Network().Connectedness(p) == network.Connected {
+			if h.x.health.hopeful(p) {
+				return p, nil
+			}
+		} else if h.x.health.usable(p) && h.dead < maxDeadHomes && time.Now().Before(h.until) {
 			return p, nil
 		}
 	}
@@ -216,6 +252,10 @@ func (x *Exchange) claimAt(ctx context.Context, home peer.ID, c claimed, req *cl
 // reply that came over the wire is checked.
 func (r *claimReply) claim(c claimed) (*Claim, error) {
 	switch r.State {
+	case claimNearer:
+		if ids := peersOf(r.Holders); len(ids) == 1 {
+			return nil, &nearerError{ids[0]}
+		}
 	case claimHolders:
 		s, err := verify.OpenSigned(r.Envelope)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,19 @@ func (x *Exchange) liveHolders(root verify.Digest) []peer.ID {
 	return live
 }
 
+// nearer returns the connected member that a claim should go to instead of this
+// node: the asker did not know it, or took it for dead. What this node knows or
+// has under way, it says itself.
+func (x *Exchange) nearer(from peer.ID, c claimed, unreached []peer.ID) (peer.ID, bool) {
+	if _, ok := x.known(c); ok || c.fetching || x.desk.fetcher(c.key) != "" {
+		return "", false
+	}
+	_, connected := x.candidates()
+	around := slices.DeleteFunc(connected, func(p peer.ID) bool { return p == from || slices.Contains(unreached, p) })
+	p := newRing(append(around, x.self)).nearest(c.home, 1)[0]
+	return p, p != x.self
+}
+
 // enter opens a claim at this node's desk.
 func (x *Exchange) enter(from peer.ID, c claimed) (*claimant, claimReply) {
 	if r, ok := x.known(c); ok && !c.fetching {
@@ -138,6 +152,9 @@ func (x *Exchange) answerClaim(ctx context.Context, from peer.ID, l *link) error
 	c, err := req.check()
 	if err != nil {
 		return err
+	}
+	if p, ok := x.nearer(from, c, peersOf(req.Unreached)); ok {
+		return l.send(&claimReply{State: claimNearer, Holders: rawPeers([]peer.ID{p})}, maxClaim)
 	}
 	who, first := x.enter(from, c)
 	if who == nil {

@@ -263,3 +263,72 @@ func TestStalledFetcherIsReplaced(t *testing.T) {
 		t.Errorf("%d fetches, want 2", n)
 	}
 }
+
+// TestOneMishapDoesNotSplitTheHerd makes an office believe that the home peer is
+// dead: the next one knows better, and sends it there.
+func TestOneMishapDoesNotSplitTheHerd(t *testing.T) {
+	w := newWorld(t, 6)
+	n := newRelease(t, "example.test/m", "v1.0.0", sources(1, 1)).name(verify.Zip)
+	home, asker := w.home(homeKey(n), 0), w.home(homeKey(n), 5)
+	first, err := w.home(homeKey(n), 3).x.Claim(t.Context(), n)
+	if err != nil || first.Outcome != Fetch || first.Home != home.id() {
+		t.Fatal(first, err)
+	}
+	for range 3 {
+		asker.x.health.failed(home.id())
+	}
+	told := make(chan *Claim, 1)
+	go func() {
+		c, err := asker.x.Claim(t.Context(), n)
+		if err != nil {
+			t.Error(err)
+		}
+		told <- c
+	}()
+	eventually(t, "the asker waits at the home peer", func() bool { return home.x.desk.waiting(claimKey(n)) == 1 })
+	if err := first.Lease.Refuse(t.Context(), 404, "none"); err != nil {
+		t.Error(err)
+	}
+	if c := <-told; c == nil || c.Outcome != Refused || c.Home != home.id() {
+		t.Errorf("told %+v", c)
+	}
+}
+
+// TestHomeKilledWhileItIsTold kills the home peer at the moment when the fetcher
+// reports.
+func TestHomeKilledWhileItIsTold(t *testing.T) {
+	w := newWorld(t, 8)
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 5))
+	home := w.home(homeKey(r.name(verify.Zip)), 0)
+	var fetches atomic.Int32
+	var kill sync.Once
+	var wg sync.WaitGroup
+	for _, o := range w.offices {
+		if o == home {
+			continue
+		}
+		wg.Go(func() {
+			c, err := o.x.Claim(t.Context(), r.name(verify.Zip))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if c.Outcome != Fetch {
+				return
+			}
+			fetches.Add(1)
+			eventually(t, "the others wait", func() bool {
+				return fetches.Load() > 1 || home.x.desk.waiting(claimKey(r.name(verify.Zip))) == 6
+			})
+			s := o.admit(r)
+			wg.Go(func() { kill.Do(home.stop) })
+			if err := c.Lease.Done(t.Context(), s); err != nil {
+				t.Errorf("%s: %v", o.name, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := fetches.Load(); n > 2 {
+		t.Errorf("%d fetches, want at most 2", n)
+	}
+}

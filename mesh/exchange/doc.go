@@ -78,9 +78,11 @@
 // ## /meshproxy/claim/1: who shall fetch this?
 //
 //	asker    claimRequest     a name of a file, or another key; how old an answer
-//	                          may be; whether the asker is already fetching
+//	                          may be; whether the asker is already fetching;
+//	                          holders that it tried in vain (maxHolders); nearer
+//	                          members that it could not claim at (maxHolders)
 //	answerer claimReply*      wait (repeated every heartbeat), fetch, holders,
-//	                          answer, refused or failed
+//	                          answer, refused, failed, or nearer: go there
 //	asker    claimReport*     after fetch: alive (repeated every heartbeat, with
 //	                          a counter of progress), then done, answer, refused
 //	                          or failed

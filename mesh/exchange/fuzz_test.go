@@ -22,7 +22,7 @@ func messages() []any {
 		&filesOpened{Status: filesReady, Size: 1, Frame: 2, Base: sum[:]},
 		&filesWant{Files: []uint32{1, 2, 3}, Offset: 4},
 		&fileHead{Index: 1, Missing: true, Method: 8, CRC32: 9, Packed: 10, Size: 11},
-		&claimRequest{Name: &name, Key: "k", MaxAge: 1, Fetching: true, Tried: [][]byte{[]byte("p")}},
+		&claimRequest{Name: &name, Key: "k", MaxAge: 1, Fetching: true, Tried: [][]byte{[]byte("p")}, Unreached: [][]byte{[]byte("q")}},
 		&claimReply{State: claimAnswer, Envelope: []byte("e"), Holders: [][]byte{[]byte("h")}, Value: []byte("v"), At: 1, Code: 404, Text: "t"},
 		&claimReport{State: claimAlive, Progress: 1, Envelope: []byte("e"), Value: []byte("v"), At: 1, Code: 404, Text: "t"},
 		&answersRequest{Keys: []string{"k"}},

@@ -56,8 +56,9 @@ func (h *health) of(p peer.ID) *conduct {
 func (h *health) forget(p peer.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := h.of(p)
-	c.failures, c.tardy, c.retryAt = 0, 0, time.Time{}
+	if c := h.peers[p]; c != nil {
+		c.failures, c.tardy, c.retryAt = 0, 0, time.Time{}
+	}
 }
 
 // answered notes that p answered, and after how long.
@@ -137,6 +138,14 @@ func (h *health) usable(p peer.ID) bool {
 	defer h.mu.Unlock()
 	c, now := h.peers[p], h.now()
 	return c == nil || (!now.Before(c.retryAt) && !c.cutOff(now))
+}
+
+// hopeful is usable for a peer that has failed no more than once.
+func (h *health) hopeful(p peer.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c, now := h.peers[p], h.now()
+	return c == nil || ((c.failures < 2 || !now.Before(c.retryAt)) && !c.cutOff(now))
 }
 
 func (c *conduct) cutOff(now time.Time) bool {

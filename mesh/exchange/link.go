@@ -28,6 +28,9 @@ const (
 	rateWindow = 10 * time.Second
 )
 
+// linkBuffer is what yamux sends in one frame at most.
+const linkBuffer = 64 << 10
+
 var errTooSlow = errors.New("peer delivers too slowly")
 
 // link is one stream with framed messages on it. Reads end after idle without a
@@ -47,8 +50,8 @@ type link struct {
 
 func newLink(ctx context.Context, s network.Stream, p *pace) *link {
 	l := &link{s: s, idle: ioTimeout, pace: p, ctx: ctx}
-	l.r = bufio.NewReaderSize(linkReader{l}, 32<<10)
-	l.w = bufio.NewWriterSize(linkWriter{l}, 32<<10)
+	l.r = bufio.NewReaderSize(linkReader{l}, linkBuffer)
+	l.w = bufio.NewWriterSize(linkWriter{l}, linkBuffer)
 	return l
 }
 

@@ -100,8 +100,9 @@ func (s *sched) window(w *worker, now time.Time) int {
 // or there is nothing for it.
 func (s *sched) take(p peer.ID, now time.Time) []int {
 	w := s.peers[p]
-	room := s.window(w, now) - len(w.asked)
-	if len(w.asked) > 0 && room < minWindow/2 {
+	window := s.window(w, now)
+	room := window - len(w.asked)
+	if len(w.asked) > 0 && room < window/2 {
 		return nil // few at a time would be a message each
 	}
 	batch := s.fromQueue(w, room)

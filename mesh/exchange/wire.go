@@ -149,12 +149,14 @@ type claimRequest struct {
 	MaxAge   uint64    `cbor:"3,keyasint,omitempty"` // seconds; an answer younger than this will do
 	Fetching bool      `cbor:"4,keyasint,omitempty"` // the asker lost the home peer that told it to fetch
 	Tried    [][]byte  `cbor:"5,keyasint,omitempty"` // holders that the asker could not get it from
+	// Unreached are nearer members that the asker could not claim at.
+	Unreached [][]byte `cbor:"6,keyasint,omitempty"`
 }
 
 type claimState uint8
 
-// States of a claim on the wire. The first three are said by the answerer only,
-// alive by the fetcher only.
+// States of a claim on the wire. The first three and nearer are said by the
+// answerer only, alive by the fetcher only.
 const (
 	claimWait    claimState = iota + 1
 	claimFetch              // you fetch; the stream is the lease
@@ -164,6 +166,7 @@ const (
 	claimAnswer             // done: this is the answer
 	claimRefused            // done: upstream says that there is none
 	claimFailed             // nobody could fetch it
+	claimNearer             // Holders has one member, which is nearer to the key and connected to the answerer
 )
 
 type claimReply struct {
