@@ -93,7 +93,9 @@ func (w *window) ahead(z *ZipFile, seg modzip.Segment) error {
 func (w *window) next(it *badger.Iterator, f stream) bool {
 	k := streamKey(f.num, 0)
 	if !it.Valid() || !bytes.Equal(it.Item().Key(), k) {
-		it.Seek(k)
+		if guard(func() error { it.Seek(k); return nil }) != nil {
+			return false
+		}
 	}
 	if !it.Valid() || !bytes.Equal(it.Item().Key(), k) {
 		return false
@@ -103,8 +105,7 @@ func (w *window) next(it *badger.Iterator, f stream) bool {
 		w.data = append(w.data, v...)
 		return nil
 	})
-	it.Next()
-	if err != nil || int64(len(w.data)-start) != f.CompressedSize {
+	if nerr := guard(func() error { it.Next(); return nil }); nerr != nil || err != nil || int64(len(w.data)-start) != f.CompressedSize {
 		w.data = w.data[:start]
 		return false
 	}
