@@ -40,7 +40,7 @@ func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (
 		return nil, n.failed(err)
 	}
 	if t, ok := early.(*transit); ok {
-		if a, ok := t.answer(ctx); ok {
+		if a, ok := t.answer(ctx, func(bytes int64) { n.counts.tally(t.from.String()).bytes.Add(bytes) }); ok {
 			return n.answered(a, t.from), nil
 		}
 		<-t.landed // at this moment

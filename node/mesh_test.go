@@ -2,8 +2,11 @@ package node_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"testing"
+
+	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/testnet/outside"
@@ -58,6 +61,32 @@ func TestMesh(t *testing.T) {
 		}
 		wg.Wait()
 		a.wantCounts(map[outside.Kind]int{outside.Zip: 1})
+	})
+	t.Run("a large zip is the same when it is passed on while it arrives", func(t *testing.T) {
+		a := newAround(t)
+		large := make([]byte, 3<<20)
+		rand.NewChaCha8([32]byte{1}).Read(large)
+		m := module.Version{Path: "example.test/large", Version: "v1.0.0"}
+		if _, err := a.world.AddFiles(m, map[string][]byte{"go.mod": []byte("module example.test/large\n"), "large.bin": large}); err != nil {
+			t.Fatal(err)
+		}
+		one := a.Found("one", a.online())
+		want := a.want(one, 200, "/example.test/large/@v/v1.0.0.zip")
+		two := a.Join("two", one, a.offline())
+		a.Settle()
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if _, body, err := two.Get("/example.test/large/@v/v1.0.0.zip"); err != nil || string(body) != want {
+					t.Errorf("%d bytes, %v; want the %d that office one gives", len(body), err, len(want))
+				}
+			})
+		}
+		all.Wait()
+		if answers, bytes := two.Served("peer one"); answers != 4 || bytes != 4*int64(len(want)) {
+			t.Errorf("%d answers of %d bytes are counted as from office one, want 4 of %d", answers, bytes, 4*len(want))
+		}
+		a.Check()
 	})
 	t.Run("a go.mod brings those along that it requires, and nothing else", func(t *testing.T) {
 		a := newAround(t)

@@ -33,15 +33,16 @@ func newTransit(staged *store.Staged, transfer *exchange.Transfer, from origin) 
 	return t
 }
 
-// answer is a stream of the zip; false if it is too late for one.
-func (t *transit) answer(ctx context.Context) (*protocol.Answer, bool) {
+// answer is a stream of the zip, whose bytes are counted as they go; false if it
+// is too late for one.
+func (t *transit) answer(ctx context.Context, count func(bytes int64)) (*protocol.Answer, bool) {
 	for {
 		n := t.users.Load()
 		if n == 0 {
 			return nil, false
 		}
 		if t.users.CompareAndSwap(n, n+1) {
-			return &protocol.Answer{Stream: stream{ctx, t}, Size: -1, Closer: user{t}}, true
+			return &protocol.Answer{Stream: stream{ctx, t, count}, Size: -1, Closer: user{t}}, true
 		}
 	}
 }
@@ -68,14 +69,16 @@ func (t *transit) wait(ctx context.Context, f verify.File) error {
 }
 
 type stream struct {
-	ctx context.Context // of the client's request
-	t   *transit
+	ctx   context.Context // of the client's request
+	t     *transit
+	count func(bytes int64)
 }
 
 // WriteTo implements io.WriterTo.
 func (s stream) WriteTo(w io.Writer) (int64, error) {
 	c := &counted{w: w}
 	err := s.t.staged.WriteTo(s.ctx, c, s.t.wait)
+	s.count(c.n)
 	return c.n, err
 }
 
