@@ -3,13 +3,16 @@
 package mesh
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/verify"
@@ -154,12 +157,38 @@ func BenchmarkProvide(b *testing.B) {
 	}
 }
 
-// BenchmarkPing is a round trip over an open connection.
+// BenchmarkPing is a round trip over an open connection, in peace, and while
+// outsiders connect and say half a hello as fast as they can.
 func BenchmarkPing(b *testing.B) {
 	nodes := grow(b, 2)
-	for b.Loop() {
-		if _, err := nodes[0].Ping(b.Context(), nodes[1].ID()); err != nil {
-			b.Fatal(err)
+	run := func(b *testing.B) {
+		for b.Loop() {
+			if _, err := nodes[0].Ping(b.Context(), nodes[1].ID()); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
+	b.Run("quiet", run)
+	b.Run("flood", func(b *testing.B) {
+		ctx, cancel := context.WithCancel(b.Context())
+		var crowd sync.WaitGroup
+		defer crowd.Wait()
+		defer cancel()
+		hello := nodes[1].session.Load().protocol(helloID)
+		to := peer.AddrInfo{ID: nodes[1].ID(), Addrs: nodes[1].host.Network().ListenAddresses()}
+		for range 4 {
+			h := outsider(b, newKey(b))
+			crowd.Go(func() {
+				for ctx.Err() == nil {
+					if h.Connect(ctx, to) == nil {
+						if s, err := h.NewStream(ctx, to.ID, hello); err == nil {
+							_, _ = s.Write([]byte{0x80, 0x80})
+						}
+					}
+					h.Network().ClosePeer(to.ID)
+				}
+			})
+		}
+		run(b)
+	})
 }
