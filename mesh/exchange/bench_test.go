@@ -1,3 +1,5 @@
+//go:build unix
+
 package exchange
 
 import (
@@ -6,6 +8,7 @@ import (
 	"io"
 	mrand "math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +38,21 @@ func incompressible() map[string][]byte {
 	return files
 }
 
+// cpuTime is the processor time that this process has used. Benchmarks report it
+// beside the rate: it does not depend on what else the machine does.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// reportCPU reports seconds of processor time, of both ends, for each GB moved.
+func reportCPU(b *testing.B, used time.Duration, bytes int64) {
+	b.ReportMetric(used.Seconds()/(float64(bytes)*float64(b.N)/1e9), "cpu-s/GB")
+}
+
 // BenchmarkBareStream is what BenchmarkPull is held against: the same bytes over
 // one stream of the same transport, thrown away on arrival.
 func BenchmarkBareStream(b *testing.B) {
@@ -50,6 +68,8 @@ func BenchmarkBareStream(b *testing.B) {
 		s.Close()
 	})
 	b.SetBytes(size)
+	start := cpuTime(b)
+	defer func() { reportCPU(b, cpuTime(b)-start, size) }()
 	for b.Loop() {
 		s, err := w.offices[1].host.NewStream(b.Context(), w.offices[0].id(), "/bare")
 		if err != nil {
@@ -86,6 +106,8 @@ func BenchmarkPull(b *testing.B) {
 					ids = append(ids, o.id())
 				}
 				b.SetBytes(r.size)
+				var used time.Duration
+				defer func() { reportCPU(b, used, r.size) }()
 				for b.Loop() {
 					b.StopTimer()
 					asker := w.join("asker", func(c *Config) {
@@ -94,6 +116,7 @@ func BenchmarkPull(b *testing.B) {
 						}
 					})
 					w.connect()
+					used -= cpuTime(b)
 					b.StartTimer()
 					if to == "store" {
 						if _, err := asker.fetch(b.Context(), r, ids...); err != nil {
@@ -109,6 +132,7 @@ func BenchmarkPull(b *testing.B) {
 						b.Fatal(err)
 					}
 					b.StopTimer()
+					used += cpuTime(b)
 					asker.stop()
 					w.offices = w.offices[:holders]
 					b.StartTimer()

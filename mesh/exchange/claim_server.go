@@ -196,7 +196,7 @@ type claimSession struct {
 	l     *link
 	c     claimed
 	who   *claimant
-	state claimState // claimWait or claimFetch
+	state claimState // claimWait, or claimFetch from when it was told to on
 	heard time.Time  // last sign of life of a fetcher
 	count uint64     // its counter of progress
 	watch watch
@@ -281,6 +281,9 @@ func (s *claimSession) take(ctx context.Context, m *claimReport) (end bool, err 
 	if m.State == claimAlive {
 		s.count = m.Progress
 		return false, nil
+	}
+	if s.state != claimFetch {
+		return false, fmt.Errorf("report on %s by one who was not told to fetch", s.c.key)
 	}
 	result, err := s.x.settle(ctx, s.who.peer, s.c, m)
 	if err != nil {
