@@ -209,7 +209,7 @@ func hasProtocol(a ma.Multiaddr, code int) bool {
 // and those of container bridges. A node that has no others keeps them, so that
 // several nodes on one machine find each other.
 func advertised(addrs []ma.Multiaddr) []ma.Multiaddr {
-	local := containerIPs()
+	local := containers.get()
 	kept := slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool {
 		ip, err := manet.ToIP(a)
 		if err != nil {
@@ -227,7 +227,29 @@ func advertised(addrs []ma.Multiaddr) []ma.Multiaddr {
 // and virtual machines of this computer.
 var containerInterfaces = []string{"docker", "br-", "veth", "virbr", "cni", "flannel", "cali", "lxc", "podman"}
 
-func containerIPs() []net.IP {
+// containers knows the addresses of those interfaces.
+var containers containerIPs
+
+// containerIPs remembers addresses for a few seconds: libp2p asks often, and
+// asking the kernel costs.
+type containerIPs struct {
+	mu  sync.Mutex // guards ips, at
+	ips []net.IP
+	at  time.Time
+}
+
+const containerIPsAge = 10 * time.Second
+
+func (c *containerIPs) get() []net.IP {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.at) > containerIPsAge {
+		c.ips, c.at = findContainerIPs(), time.Now()
+	}
+	return c.ips
+}
+
+func findContainerIPs() []net.IP {
 	ifaces, err := net.Interfaces()
 	if err != nil {
 		return nil // then a few useless addresses are told

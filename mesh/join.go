@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,10 @@ func (m *Mesh) Join(ctx context.Context, text string) error {
 // says what makes the others pointless.
 func (m *Mesh) joinAny(ctx context.Context, t *member.Token) (*place, peer.ID, error) {
 	var tried []error
-	for _, h := range t.Hints {
+	for i, h := range slices.Concat(t.Hints, t.Hints) { // twice: the first time may be a bad moment
+		if i == len(t.Hints) {
+			tried = nil
+		}
 		ai := addrInfo(h)
 		p, err := m.joinThrough(ctx, t, ai)
 		if err == nil {

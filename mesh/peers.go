@@ -26,7 +26,7 @@ const (
 	redialFirst  = 250 * time.Millisecond
 	redialMost   = 5 * time.Second // between two attempts, for a mesh that is small
 	redialSmall  = 64              // members out of reach up to which it is small
-	redialTick   = 250 * time.Millisecond
+	redialTick   = 500 * time.Millisecond
 	redialAtOnce = 16
 	savePeers    = time.Minute
 )

@@ -50,7 +50,11 @@ func (m *Mesh) Rotate(ctx context.Context, without ...peer.ID) error {
 	if err != nil {
 		return fmt.Errorf("rotate: %w", err)
 	}
-	return m.follow(ctx, r, key)
+	if err := m.follow(r, key); err != nil {
+		return err
+	}
+	m.tellMove(ctx, r)
+	return nil
 }
 
 func (m *Mesh) makeRotation(mesh member.Signer, without []peer.ID) (*member.Rotation, error) {
@@ -73,9 +77,9 @@ func (m *Mesh) makeRotation(mesh member.Signer, without []peer.ID) (*member.Rota
 	return member.Rotate(m.signer, self.Mesh(), m.roster.Bundle(self, maxHello/2), mesh, own, others, now)
 }
 
-// follow moves this node along with a rotation, and tells those in reach. key is
-// the new mesh key, on the node that made it.
-func (m *Mesh) follow(ctx context.Context, r *member.Rotation, key crypto.PrivKey) error {
+// follow moves this node along with a rotation. key is the new mesh key, on the
+// node that made it.
+func (m *Mesh) follow(r *member.Rotation, key crypto.PrivKey) error {
 	m.moving.Lock()
 	defer m.moving.Unlock()
 	m.mu.Lock()
@@ -85,7 +89,6 @@ func (m *Mesh) follow(ctx context.Context, r *member.Rotation, key crypto.PrivKe
 	if err != nil {
 		return err
 	}
-	m.tellMove(ctx, r)
 	m.log.Warn("the mesh key was rotated", "by", r.By(), "old", r.Old(), "new", r.New())
 	p := &place{self: self, roster: roster, meshKey: key}
 	if err := m.saveMove(move{r, old}); err != nil {
@@ -153,7 +156,7 @@ func ignoreStale(err error) error {
 	return nil
 }
 
-// tellMove tells connected members of a rotation, over the old mesh's hello.
+// tellMove tells connected members of a rotation, by a protocol of the old mesh.
 func (m *Mesh) tellMove(ctx context.Context, r *member.Rotation) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
@@ -213,7 +216,11 @@ func (m *Mesh) heardMove(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	return m.follow(m.ctx, r, nil)
+	if err := m.follow(r, nil); err != nil {
+		return err
+	}
+	m.spawn(func(ctx context.Context) { m.tellMove(ctx, r) })
+	return nil
 }
 
 // moveFrom returns the rotation that ended a mesh.

@@ -222,6 +222,7 @@ func (r *Roster) Statements(want func(ID) bool) []Statement {
 // whether the set changed, and the errors of those that did not enter.
 func (r *Roster) Merge(statements []Statement, now time.Time) (bool, error) {
 	changed := false
+	statements = r.unknown(statements)
 	for {
 		var errs []error
 		var rest []Statement
@@ -242,6 +243,20 @@ func (r *Roster) Merge(statements []Statement, now time.Time) (bool, error) {
 		}
 		statements = rest
 	}
+}
+
+// unknown leaves out what is here already, before any signature is checked: the
+// same news comes from many members.
+func (r *Roster) unknown(statements []Statement) []Statement {
+	ids := r.IDs()
+	var out []Statement
+	for _, s := range statements {
+		id := ID(sha256.Sum256(append(slices.Clone(s.Credential), s.Revocation...)))
+		if _, ok := slices.BinarySearchFunc(ids, id, compareIDs); !ok {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func (r *Roster) add(s Statement, now time.Time) (bool, error) {

@@ -1,8 +1,9 @@
 package member
 
 import (
-	"bytes"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -38,6 +39,7 @@ type View struct {
 	// Until is when the answer next changes by itself, zero if never.
 	Until       time.Time
 	members     map[peer.ID]Info
+	sorted      []Info
 	removed     map[Key]*Revocation
 	invitations []Invitation
 }
@@ -49,14 +51,7 @@ func (v *View) Member(id peer.ID) (Info, bool) {
 }
 
 // Members returns the current members, ordered by peer ID.
-func (v *View) Members() []Info {
-	out := make([]Info, 0, len(v.members))
-	for _, i := range v.members {
-		out = append(out, i)
-	}
-	slices.SortFunc(out, func(a, b Info) int { return bytes.Compare([]byte(a.Peer), []byte(b.Peer)) })
-	return out
-}
+func (v *View) Members() []Info { return slices.Clone(v.sorted) }
 
 // Len is the number of current members.
 func (v *View) Len() int { return len(v.members) }
@@ -97,6 +92,7 @@ func (r *Roster) Evaluate(now time.Time) *View {
 		}
 	}
 	r.evaluateInvitations(v, byTarget, admitted)
+	v.sorted = slices.SortedFunc(maps.Values(v.members), func(a, b Info) int { return strings.Compare(string(a.Peer), string(b.Peer)) })
 	return v
 }
 
