@@ -105,9 +105,9 @@ func (c *checker) scan(space byte, fn func(k []byte, item *badger.Item) error) e
 }
 
 func (c *checker) schema() error {
-	v, err := getValue(c.snap.txn, []byte{spaceSchema})
-	if err != nil || len(v) != 4 || binary.BigEndian.Uint32(v) != schema {
-		return c.problem("schema version", fmt.Errorf("%x: %w", v, errors.Join(err, ErrDamaged)))
+	version, err := readSchema(c.snap.s.db)
+	if err != nil || version != schema {
+		return c.problem("schema version", fmt.Errorf("%d: %w", version, errors.Join(err, ErrDamaged)))
 	}
 	return nil
 }
@@ -245,7 +245,7 @@ func (c *checker) file(h fileHead) error {
 	c.p.Bytes += h.raw.CompressedSize
 	c.p.Current = h.raw.Sum.Hex()
 	c.progress(c.p)
-	r := &chunkReader{txn: c.snap.txn, f: h.stream()}
+	r := newChunkReader(c.snap.txn, h.stream())
 	if c.content {
 		return h.raw.Verify(c.ctx, r)
 	}
@@ -357,30 +357,4 @@ func parseChunkKey(k []byte) (d verify.Digest, i uint32, err error) {
 	}
 	copy(d[:], k[1:])
 	return d, binary.BigEndian.Uint32(k[1+len(d):]), nil
-}
-
-// chunkReader reads the stream of a file inside a transaction.
-type chunkReader struct {
-	txn  *badger.Txn
-	f    stream
-	next uint32
-	buf  []byte
-	left []byte
-}
-
-func (r *chunkReader) Read(p []byte) (int, error) {
-	for len(r.left) == 0 {
-		if r.next == chunks(r.f.CompressedSize) {
-			return 0, io.EOF
-		}
-		var err error
-		if r.buf, err = readChunk(r.txn, r.f, r.next, r.buf); err != nil {
-			return 0, err
-		}
-		r.left = r.buf
-		r.next++
-	}
-	n := copy(p, r.left)
-	r.left = r.left[n:]
-	return n, nil
 }

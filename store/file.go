@@ -222,7 +222,8 @@ func (s *Store) OpenRaw(sum verify.Digest) (RawFile, io.ReadCloser, error) {
 		snap.close()
 		return RawFile{}, nil, fmt.Errorf("file %s: %w", sum, err)
 	}
-	return h.raw, &rawReader{snap: snap, f: h.stream()}, nil
+	f := h.stream()
+	return h.raw, &rawReader{snap, chunkReader{f: f, chunk: func(i uint32, buf []byte) ([]byte, error) { return snap.chunk(f, i, buf) }}}, nil
 }
 
 func (p *snapshot) head(sum verify.Digest) (fileHead, error) {
@@ -233,21 +234,39 @@ func (p *snapshot) head(sum verify.Digest) (fileHead, error) {
 	return getFile(p.txn, sum)
 }
 
+// rawReader is what OpenRaw returns.
 type rawReader struct {
 	snap *snapshot
-	f    stream
-	next uint32
-	buf  []byte
-	left []byte
+	chunkReader
 }
 
-func (r *rawReader) Read(p []byte) (int, error) {
+func (r *rawReader) Close() error {
+	r.snap.close()
+	return nil
+}
+
+// chunkReader reads a stream chunk by chunk.
+type chunkReader struct {
+	f     stream
+	chunk func(i uint32, buf []byte) ([]byte, error) // may use buf for what it returns
+	next  uint32
+	buf   []byte
+	left  []byte
+}
+
+// newChunkReader reads inside a transaction, and leaves it to the caller to do
+// something about damage.
+func newChunkReader(txn *badger.Txn, f stream) *chunkReader {
+	return &chunkReader{f: f, chunk: func(i uint32, buf []byte) ([]byte, error) { return readChunk(txn, f, i, buf) }}
+}
+
+func (r *chunkReader) Read(p []byte) (int, error) {
 	for len(r.left) == 0 {
 		if r.next == chunks(r.f.CompressedSize) {
 			return 0, io.EOF
 		}
 		var err error
-		if r.buf, err = r.snap.chunk(r.f, r.next, r.buf); err != nil {
+		if r.buf, err = r.chunk(r.next, r.buf); err != nil {
 			return 0, err
 		}
 		r.left = r.buf
@@ -256,11 +275,6 @@ func (r *rawReader) Read(p []byte) (int, error) {
 	n := copy(p, r.left)
 	r.left = r.left[n:]
 	return n, nil
-}
-
-func (r *rawReader) Close() error {
-	r.snap.close()
-	return nil
 }
 
 // chunk reads chunk i of a file into buf, which it may replace. A chunk that is

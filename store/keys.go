@@ -36,9 +36,6 @@ const (
 	spaceFiller   = 'x'
 )
 
-// schema is the version of keyspace and encodings that this program writes.
-const schema = 1
-
 // chunkSize is the largest value of a file's stream or of a listing.
 const chunkSize = 1 << 20
 

@@ -15,8 +15,8 @@ import (
 
 // ensureSchema writes the schema version, which may have been lost.
 func ensureSchema(batch *badger.WriteBatch) error {
-	k := []byte{spaceSchema}
-	return batch.Set(k, seal(k, binary.BigEndian.AppendUint32(nil, schema)))
+	k, v := schemaPair(schema)
+	return batch.Set(k, v)
 }
 
 // reconcile opens a salvaged database and makes everything in it fit together.

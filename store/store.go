@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -183,26 +182,16 @@ func (s *Store) start() (err error) {
 // spool is where files too large for memory wait until they are checked.
 func (s *Store) spool() string { return filepath.Join(s.dir, "tmp") }
 
-// load reads schema, accounting, epoch and quarantine, and writes the schema of a
-// new store.
+// load brings the database to the schema of this program, and reads what is kept
+// in memory.
 func (s *Store) load() error {
+	if err := migrate(s.db, migrations); err != nil {
+		return err
+	}
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	v, err := getValue(txn, []byte{spaceSchema})
-	switch {
-	case errors.Is(err, ErrNotFound):
-		if err := s.create(txn); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	case len(v) != 4:
-		return damaged("schema version", fmt.Errorf("%d bytes", len(v)))
-	case binary.BigEndian.Uint32(v) > schema:
-		return fmt.Errorf("schema %d, this program knows %d; use the version that wrote it: %w",
-			binary.BigEndian.Uint32(v), schema, ErrNewer)
-	}
-	if v, err = getValue(txn, []byte{spaceAccount}); err == nil {
+	v, err := getValue(txn, []byte{spaceAccount})
+	if err == nil {
 		err = decMode.Unmarshal(v, &s.acct)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -223,23 +212,6 @@ func (s *Store) load() error {
 		d, err := parseDigest(item.Key())
 		s.bad[d] = struct{}{}
 		return err
-	})
-}
-
-// create writes the schema version into an empty database; one that has other
-// keys and no version is not ours, or has lost its beginning.
-func (s *Store) create(txn *badger.Txn) error {
-	for space := range 256 {
-		err := scan(txn, []byte{byte(space)}, nil, false, func(*badger.Item) error {
-			return damaged("schema version", errors.New("missing in a database that is not empty"))
-		})
-		if err != nil {
-			return err
-		}
-	}
-	k := []byte{spaceSchema}
-	return s.db.Update(func(txn *badger.Txn) error {
-		return txn.Set(k, seal(k, binary.BigEndian.AppendUint32(nil, schema)))
 	})
 }
 
