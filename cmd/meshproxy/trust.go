@@ -55,7 +55,11 @@ func printConflicts(c *cli.Context, list []node.Conflict) error {
 			name string
 			node.Statement
 		}{{"kept", x.Kept}, {"refused", x.Other}} {
-			t.AppendRow([]any{x.Name, side.name, side.Digest, side.Office, side.Source, side.Fetched.Local().Format(time.DateTime)})
+			fetched := "" // what a pin or a database says was not fetched
+			if !side.Fetched.IsZero() {
+				fetched = side.Fetched.Local().Format(time.DateTime)
+			}
+			t.AppendRow([]any{x.Name, side.name, side.Digest, side.Office, side.Source, fetched})
 		}
 	}
 	return printTable(c.App.Writer, t)
