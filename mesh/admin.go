@@ -212,7 +212,7 @@ func (m *Mesh) Leave(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	m.tell(ctx, 0)
+	m.tell(ctx, 0, m.syncNow)
 	p, err := m.found()
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)

@@ -29,7 +29,10 @@ func grow(b *testing.B, n int) []*testNode {
 	var g errgroup.Group
 	g.SetLimit(4)
 	for _, n := range nodes[1:] {
-		g.Go(func() error { return n.Join(b.Context(), token) })
+		g.Go(func() error {
+			eventually(b, n.cfg.Office+" joins", func() bool { return n.Join(b.Context(), token) == nil })
+			return nil
+		})
 	}
 	if err := g.Wait(); err != nil {
 		b.Fatal(err)
@@ -81,9 +84,7 @@ func BenchmarkRevocation(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				victim := node(b, "victim")
-				if err := victim.Join(b.Context(), token); err != nil {
-					b.Fatal(err)
-				}
+				eventually(b, "the victim joins", func() bool { return victim.Join(b.Context(), token) == nil })
 				for _, m := range nodes {
 					for !m.IsMember(victim.ID()) {
 						time.Sleep(time.Millisecond)

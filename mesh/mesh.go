@@ -140,6 +140,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.redialLoop(ctx) })
 	g.Go(func() error { return m.gossipLoop(ctx) })
+	g.Go(func() error { return m.urgentLoop(ctx) })
 	g.Go(func() error { return m.relayLoop(ctx) })
 	g.Go(func() error { return m.tickLoop(ctx) })
 	err := g.Wait()

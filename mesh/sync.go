@@ -188,15 +188,33 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 				return ctx.Err()
 			case <-time.After(gossipPause):
 			}
-		case <-m.urgent:
-			fanout = 0
 		}
-		m.tell(ctx, fanout)
+		m.tell(ctx, fanout, m.syncWith)
 	}
 }
 
+// urgentLoop tells all connected members at once that somebody is out, whatever
+// other exchanges are under way: those may have begun before the news.
+func (m *Mesh) urgentLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.urgent:
+			m.tell(ctx, 0, m.syncNow)
+		}
+	}
+}
+
+func (m *Mesh) syncNow(ctx context.Context, p peer.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, syncTime)
+	defer cancel()
+	_, err := m.syncOnce(ctx, p)
+	return err
+}
+
 // tell exchanges with up to n connected members, all of them if n is 0.
-func (m *Mesh) tell(ctx context.Context, n int) {
+func (m *Mesh) tell(ctx context.Context, n int, sync func(context.Context, peer.ID) error) {
 	connected := m.Connected()
 	rand.Shuffle(len(connected), func(i, j int) { connected[i], connected[j] = connected[j], connected[i] })
 	if n > 0 {
@@ -206,7 +224,7 @@ func (m *Mesh) tell(ctx context.Context, n int) {
 	g.SetLimit(gossipAtOnce)
 	for _, p := range connected {
 		g.Go(func() error {
-			if err := m.syncWith(ctx, p); err != nil && ctx.Err() == nil {
+			if err := sync(ctx, p); err != nil && ctx.Err() == nil {
 				m.log.Debug("exchange rosters", "peer", p, "err", err)
 			}
 			return nil
