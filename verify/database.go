@@ -80,7 +80,7 @@ func NewDatabase(o DatabaseOptions) (*Database, error) {
 		return nil, err
 	}
 	d := &Database{
-		name: v.Name(), prefix: fmt.Sprintf("%s+%08x/", v.Name(), v.KeyHash()), spec: o.Spec, verifier: v,
+		name: v.Name(), prefix: fmt.Sprintf("%s+%08x/", v.Name(), v.KeyHash()), spec: o.Spec, verifier: newRemembering(v),
 		cache: o.Cache, timeout: o.Timeout, log: o.Log, onFork: o.OnFork, onReject: o.OnReject,
 		extending: make(chan struct{}, 1),
 	}

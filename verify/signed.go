@@ -42,7 +42,18 @@ func Seal(rec *Record, key crypto.PrivKey) (*Signed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", rec.Name, err)
 	}
-	return OpenSigned(data)
+	if len(data) > MaxRecord {
+		return nil, fmt.Errorf("seal %s: %w: %d bytes, at most %d allowed", rec.Name, ErrRecord, len(data), MaxRecord)
+	}
+	sealed, err := unmarshalRecord(env.RawPayload) // what others will read; the signature is known to be good
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", rec.Name, err)
+	}
+	signer, err := peer.IDFromPublicKey(env.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", rec.Name, err)
+	}
+	return &Signed{Envelope: data, Record: *sealed, Signer: signer}, nil
 }
 
 // OpenSigned reads an envelope from anywhere: it checks size, signature, encoding

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -331,15 +332,20 @@ func (x *Exchange) settleAnswer(ctx context.Context, from peer.ID, c claimed, m 
 }
 
 func (x *Exchange) settleRecord(ctx context.Context, from peer.ID, c claimed, m *claimReport) (claimReply, error) {
-	s, err := verify.OpenSigned(m.Envelope)
-	if err == nil && s.Record.Name != c.name {
-		err = fmt.Errorf("record of %v for a claim to %v: %w", s.Record.Name, c.name, verify.ErrRecord)
+	have, unknown := x.cfg.Backend.Record(c.name)
+	s := have
+	if unknown != nil || !bytes.Equal(have.Envelope, m.Envelope) { // what this node fetched itself was checked before
+		var err error
+		s, err = verify.OpenSigned(m.Envelope)
+		if err == nil && s.Record.Name != c.name {
+			err = fmt.Errorf("record of %v for a claim to %v: %w", s.Record.Name, c.name, verify.ErrRecord)
+		}
+		if err != nil {
+			x.liar(from, err)
+			return claimReply{}, err
+		}
 	}
-	if err != nil {
-		x.liar(from, err)
-		return claimReply{}, err
-	}
-	if have, err := x.cfg.Backend.Record(c.name); err != nil || have.Record.Digest != s.Record.Digest {
+	if unknown != nil || have.Record.Digest != s.Record.Digest {
 		if err := x.cfg.Backend.Accept(ctx, from, s); err != nil {
 			var conflict *store.ConflictError
 			if errors.As(err, &conflict) {
