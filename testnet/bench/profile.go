@@ -20,7 +20,7 @@ func (b *bench) profiled(ctx context.Context, o *process.Office, work func() err
 		return work()
 	}
 	done := make(chan error, 1)
-	go func() { done <- b.record(ctx, o, "profile?seconds=4", b.profile+".cpu") }()
+	go func() { done <- b.record(ctx, o, "profile?seconds=10", b.profile+".cpu") }()
 	if err := work(); err != nil {
 		return err
 	}
