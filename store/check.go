@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/module"
@@ -51,7 +52,7 @@ func (s *Store) Check(ctx context.Context, content bool, progress func(Progress)
 	defer snap.close()
 	c := checker{
 		ctx: ctx, snap: snap, content: content, progress: progress,
-		refs: make(map[verify.Digest]uint32), heads: make(map[uint64]fileHead), listings: make(map[verify.Digest]bool),
+		refs: make(map[verify.Digest]uint32), streams: make(map[uint64]uint32), listings: make(map[verify.Digest]bool),
 	}
 	for _, step := range []func() error{c.schema, c.roots, c.files, c.chunks, c.records, c.arrivals, c.accounting} {
 		if err := step(); err != nil && !errors.Is(err, errEnough) {
@@ -72,7 +73,7 @@ type checker struct {
 	acct     Accounting
 	problems []Problem
 	refs     map[verify.Digest]uint32 // by listings that are held or staged
-	heads    map[uint64]fileHead      // files by the number of their stream
+	streams  map[uint64]uint32        // by number: how many chunks may be there
 	listings map[verify.Digest]bool   // that zips or intents need
 }
 
@@ -220,10 +221,13 @@ func (c *checker) files() error {
 		if err := viewItem(item, func(v []byte) (err error) { h, err = decodeFileHead(sum, v); return err }); err != nil {
 			return err
 		}
-		if other, ok := c.heads[h.num]; ok && h.num != 0 {
-			return fmt.Errorf("stream %d is also that of %s: %w", h.num, other.raw.Sum, ErrDamaged)
+		if _, ok := c.streams[h.num]; ok && h.num != 0 {
+			return fmt.Errorf("stream %d is that of two files: %w", h.num, ErrDamaged)
 		}
-		c.heads[h.num] = h
+		c.streams[h.num] = math.MaxUint32 // a stream that is not whole may be on its way
+		if h.present() {
+			c.streams[h.num] = chunks(h.raw.CompressedSize)
+		}
 		c.acct.file(h, 1)
 		if h.refs != c.refs[sum] {
 			return fmt.Errorf("%d references, listings have %d: %w", h.refs, c.refs[sum], ErrDamaged)
@@ -265,8 +269,7 @@ func (c *checker) chunks() error {
 		if err != nil {
 			return err
 		}
-		h, ok := c.heads[num]
-		if !ok || h.present() && i >= chunks(h.raw.CompressedSize) {
+		if n, ok := c.streams[num]; !ok || i >= n {
 			return fmt.Errorf("chunk %d belongs to no file: %w", i, ErrDamaged)
 		}
 		return nil

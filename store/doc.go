@@ -20,6 +20,13 @@
 // whose one door calls Commit. Bytes from anywhere enter through ScanZip, PutRaw
 // and StageListing only, which check them against their digests.
 //
+// # Directory
+//
+// The store's directory holds badger, the database; tmp, where large files wait to
+// be checked; lock; open, which stands while the store is open; needs-repair, which
+// asks the next Open for a repair and says why; and, while one is done, badger.new
+// and badger.old.
+//
 // # Keyspace, schema version 1
 //
 // The first byte of a key is its keyspace; integers in keys are big endian, so

@@ -346,34 +346,42 @@ func TestPutRawRefuses(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := openTest(t, t.TempDir(), smallOptions())
-			if err := s.PutRaw(ctx, good.Raw, bytes.NewReader(stream)); !errors.Is(err, ErrNotFound) {
-				t.Fatalf("a file that no listing names: %v", err)
-			}
-			st, err := s.StageListing(ctx, m1, z.Root, z.Listing.Encode())
-			if err != nil {
-				t.Fatal(err)
-			}
-			f := good.Raw
-			b := tc.change(&f, bytes.Clone(stream))
-			if err := s.PutRaw(ctx, f, bytes.NewReader(b)); !errors.Is(err, ErrBadFile) {
-				t.Fatalf("accepted or other error: %v", err)
-			}
-			if s.HasFile(sum) {
-				t.Fatal("something was kept")
-			}
-			if err := s.PutRaw(ctx, good.Raw, bytes.NewReader(stream)); err != nil || !s.HasFile(sum) {
-				t.Fatalf("the good stream: %v", err)
-			}
-			if err := st.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if s.HasFile(sum) || s.Accounting() != (Accounting{}) {
-				t.Fatalf("closing left %+v", s.Accounting())
-			}
-			checkStore(t, s)
+			refusesRaw(t, z, good.Raw, stream, tc.change)
 		})
 	}
+}
+
+// refusesRaw checks that a changed stream is refused, leaves nothing, and that the
+// good one is taken after it.
+func refusesRaw(t *testing.T, z *Scanned, good RawFile, stream []byte, change func(*RawFile, []byte) []byte) {
+	t.Helper()
+	ctx := context.Background()
+	s := openTest(t, t.TempDir(), smallOptions())
+	if err := s.PutRaw(ctx, good, bytes.NewReader(stream)); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("a file that no listing names: %v", err)
+	}
+	st, err := s.StageListing(ctx, m1, z.Root, z.Listing.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := good
+	b := change(&f, bytes.Clone(stream))
+	if err := s.PutRaw(ctx, f, bytes.NewReader(b)); !errors.Is(err, ErrBadFile) {
+		t.Fatalf("accepted or other error: %v", err)
+	}
+	if s.HasFile(good.Sum) {
+		t.Fatal("something was kept")
+	}
+	if err := s.PutRaw(ctx, good, bytes.NewReader(stream)); err != nil || !s.HasFile(good.Sum) {
+		t.Fatalf("the good stream: %v", err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s.HasFile(good.Sum) || s.Accounting() != (Accounting{}) {
+		t.Fatalf("closing left %+v", s.Accounting())
+	}
+	checkStore(t, s)
 }
 
 func TestStageListingRefuses(t *testing.T) {
