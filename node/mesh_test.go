@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/module"
 
@@ -61,6 +62,19 @@ func TestMesh(t *testing.T) {
 		}
 		wg.Wait()
 		a.wantCounts(map[outside.Kind]int{outside.Zip: 1})
+	})
+	t.Run("in an outage another office's list counts", func(t *testing.T) {
+		a := newAround(t)
+		one := a.Found("one", a.online())
+		a.want(one, 200, tagged+"list")
+		a.want(one, 200, "/example.test/tagged/@latest")
+		two := a.Join("two", one, node.Config{Upstream: "http://127.0.0.1:1", SumDB: a.db.Key(), Refresh: time.Nanosecond})
+		a.Settle()
+		a.upstream.Stop()
+		if got := a.want(two, 200, tagged+"list"); got != "v1.0.0\nv1.1.0\n" {
+			t.Errorf("list is %q in the office without upstream", got)
+		}
+		a.wantText(two, 200, "/example.test/tagged/@latest", `"v1.1.0"`)
 	})
 	t.Run("a large zip is the same when it is passed on while it arrives", func(t *testing.T) {
 		a := newAround(t)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/mod/module"
 
+	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/verify"
@@ -58,11 +59,25 @@ func (n *Node) current(ctx context.Context, key string, o protocol.Options, refr
 	if err == nil {
 		return fresh, nil
 	}
-	if !have {
-		// It may have been kept while this request was waiting.
-		old, _ = n.known(key)
+	if newer, knownErr := n.known(key); knownErr == nil {
+		old = newer // it was kept while this request was waiting
 	}
 	return old, err
+}
+
+// catchUp keeps the newest answer that other offices know, when the upstream
+// gives none.
+func (n *Node) catchUp(ctx context.Context, key string) {
+	if _, reached := n.reach(); reached == 0 || n.isOff() {
+		return
+	}
+	m, err := n.heard(ctx, key, checkAnswer)
+	if err == nil {
+		err = n.store.SetMutable(key, m.value, m.at)
+	}
+	if err != nil && !errors.Is(err, exchange.ErrUnknown) {
+		n.log.Debug("other offices have no answer either", "what", key, "err", err)
+	}
 }
 
 func (n *Node) known(key string) (mutable, error) {
@@ -75,6 +90,7 @@ func (n *Node) refreshed(ctx context.Context, key string, refresh func(context.C
 	m, err := n.shared(ctx, key, refresh)
 	if err != nil {
 		n.log.Info("not refreshed", "what", key, "err", err)
+		n.catchUp(ctx, key)
 		return m, err
 	}
 	if err := n.store.SetMutable(key, m.value, m.at); err != nil {
