@@ -177,6 +177,7 @@ func (c *commit) admit(t *tx, k []byte) error {
 		return err
 	}
 	t.acct.record(r.Name.Kind, c.signed.Envelope, 1)
+	t.after = append(t.after, func() { c.s.cacheRecord(c.signed) }) // who commits it reads it next
 	return t.set(k, joinRecord(r.Digest, c.signed.Envelope))
 }
 
@@ -188,6 +189,7 @@ func (c *commit) replace(t *tx, k []byte) error {
 	}
 	c.s.o.Logger.Error("damaged record is replaced", "name", c.signed.Record.Name.String())
 	t.acct.RecordBytes += int64(len(c.signed.Envelope)) - (item.ValueSize() - int64(len(verify.Digest{})) - sealSize)
+	t.after = append(t.after, func() { c.s.cacheRecord(c.signed) })
 	return t.set(k, joinRecord(c.signed.Record.Digest, c.signed.Envelope))
 }
 

@@ -32,8 +32,12 @@ func (s *Store) Record(n verify.Name) (*verify.Signed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", n, err)
 	}
-	s.cache.records.add(n, signed, int64(2*len(signed.Envelope)+512))
+	s.cacheRecord(signed)
 	return signed, nil
+}
+
+func (s *Store) cacheRecord(r *verify.Signed) {
+	s.cache.records.add(r.Record.Name, r, int64(2*len(r.Envelope)+512))
 }
 
 func getRecord(txn *badger.Txn, n verify.Name) (*verify.Signed, error) {
