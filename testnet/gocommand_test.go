@@ -29,6 +29,9 @@ type surroundings struct {
 // surround makes surroundings of a world.
 func surround(t *testing.T, w *outside.World) *surroundings {
 	t.Helper()
+	if err := w.Pack(); err != nil {
+		t.Fatal(err)
+	}
 	db, err := w.Database(sums)
 	if err != nil {
 		t.Fatal(err)

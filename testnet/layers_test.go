@@ -110,8 +110,8 @@ var fences = []fence{
 		"only the command reads flags, environment and configuration files"},
 	{"net/http", []string{"cmd", "node", "protocol", "testnet"},
 		"the rooms below speak no HTTP: a hash or a store that fetches could not be reasoned about"},
-	{"os/exec", []string{"cmd", "protocol", "testnet"},
-		"child processes are where hostile names become arguments: the direct upstream is the one place"},
+	{"os/exec", []string{"cmd", "node", "protocol", "testnet"},
+		"child processes are where hostile names become arguments: the direct upstream runs them, the doctor only looks for them"},
 	{"testing", []string{"testnet"},
 		"code for tests lives in test files or in the test world"},
 }

@@ -106,7 +106,7 @@ func rng(seed uint64, path string, file, version int) *rand.Rand {
 // Generate makes a world of n modules that require each other without cycles,
 // with the variety that upstreams have: major versions, capitals, pre-releases,
 // retractions, modules without go.mod, versions of commits, a module of two
-// thousand files and one with a file of 8 MiB.
+// thousand files and one with a file of 3 MiB.
 func Generate(seed uint64, n int) (*World, error) {
 	w := new(World)
 	var made []module.Version // newest version of each module so far
@@ -155,9 +155,9 @@ func variety(seed uint64, i int) Shape {
 	case 6:
 		s.Versions = []string{module.PseudoVersion("v0", "", Epoch, fmt.Sprintf("%012x", r.Uint64()>>16))}
 	case 7:
-		s.Files, s.FileSize = 2000, 200
+		s.Files, s.FileSize, s.Versions = 2000, 200, []string{"v1.0.0"}
 	case 8:
-		s.Large = 8 << 20
+		s.Large = 3 << 20
 	case 9:
 		s.Path = fmt.Sprintf("gopkg.in/m%03d.v2", i)
 		s.Versions = []string{"v2.1.0", "v2.1.1"}

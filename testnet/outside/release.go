@@ -25,6 +25,7 @@ type Release struct {
 	Mod  []byte // go.mod; for a module without one, what the go command makes up
 
 	zip func() ([]byte, error)
+	h1  func() (string, error)
 }
 
 // NewRelease makes a release of files, named by their paths below the module's
@@ -43,20 +44,21 @@ func NewRelease(m module.Version, at time.Time, files map[string][]byte) (*Relea
 		mod = fmt.Appendf(nil, "module %s\n", m.Path)
 	}
 	pack := sync.OnceValues(func() ([]byte, error) { return pack(m, files) })
-	return &Release{Version: m, Time: at, Info: info, Mod: mod, zip: pack}, nil
+	hash := sync.OnceValues(func() (string, error) {
+		data, err := pack()
+		if err != nil {
+			return "", err
+		}
+		return HashZip(data)
+	})
+	return &Release{Version: m, Time: at, Info: info, Mod: mod, zip: pack, h1: hash}, nil
 }
 
 // Zip is the module's zip, the same bytes each time.
 func (r *Release) Zip() ([]byte, error) { return r.zip() }
 
 // H1 is the hash of the zip as go.sum has it.
-func (r *Release) H1() (string, error) {
-	data, err := r.zip()
-	if err != nil {
-		return "", err
-	}
-	return HashZip(data)
-}
+func (r *Release) H1() (string, error) { return r.h1() }
 
 // ModH1 is the hash of the go.mod as go.sum has it.
 func (r *Release) ModH1() (string, error) { return HashMod(r.Mod) }

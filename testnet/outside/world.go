@@ -73,6 +73,17 @@ func (w *World) Remove(m module.Version) {
 	}
 }
 
+// Pack makes every zip now. Otherwise each is made when it is first asked for, and
+// the client that does so waits for it: on a busy machine, longer than clients do.
+func (w *World) Pack() error {
+	for _, r := range w.Releases() {
+		if _, err := r.H1(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Release returns one release, or nil.
 func (w *World) Release(m module.Version) *Release {
 	w.mu.RLock()

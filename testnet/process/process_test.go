@@ -52,6 +52,9 @@ func newScene(t *testing.T) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := w.Pack(); err != nil {
+		t.Fatal(err)
+	}
 	db, err := w.Database("sums.test")
 	if err != nil {
 		t.Fatal(err)
