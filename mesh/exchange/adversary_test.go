@@ -24,6 +24,8 @@ type adversary struct {
 	lies  bool // what it does is a lie that it must be named for
 	alone bool // a transfer from it alone succeeds
 
+	// before is called when a stream is opened.
+	before func()
 	// opened may change the answer to filesOpen and the frame after it.
 	opened func(m *filesOpened, frame []byte) []byte
 	// file may change the n-th file; write says whether it is sent at all, and
@@ -57,6 +59,9 @@ func (a adversary) takeOver(o *office) {
 }
 
 func (a adversary) serve(ctx context.Context, o *office, l *link) error {
+	if a.before != nil {
+		a.before()
+	}
 	var open filesOpen
 	if err := l.recv(&open, maxOpen); err != nil {
 		return err
@@ -151,14 +156,14 @@ func (a adversary) sendFile(ctx context.Context, o *office, l *link, n int, line
 	return err
 }
 
-// bomb is a DEFLATE stream of a few bytes that inflates to size.
-func bomb(size int) []byte {
+// bomb is a DEFLATE stream of a few bytes that inflates to many.
+var bomb = func() []byte {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression)
-	w.Write(make([]byte, size))
+	w.Write(make([]byte, 8<<20))
 	w.Close()
 	return b.Bytes()
-}
+}()
 
 // listingBomb inflates to more than any listing may be.
 var listingBomb = func() []byte {
@@ -200,9 +205,8 @@ func adversaries() []adversary {
 			return data, nil
 		}},
 		{name: "sends a bomb", lies: true, file: func(_ int, head *fileHead, _ []byte) ([]byte, error) {
-			b := bomb(8 << 20)
-			head.Method, head.Packed = 8, uint64(len(b))
-			return b, nil
+			head.Method, head.Packed = 8, uint64(len(bomb))
+			return bomb, nil
 		}},
 		{name: "vanishes", file: func(n int, _ *fileHead, data []byte) ([]byte, error) {
 			if n == 30 {

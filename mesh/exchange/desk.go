@@ -186,8 +186,10 @@ func (d *desk) recall(key string, r claimReply) {
 			d.forget(k)
 		}
 	}
-	for k := range d.recalled { // still too much: any but the newest
-		if len(d.recalled) <= maxRecalled && d.bytes <= maxRecalledB {
+	// Still too much: any but the newest goes, and some more, so that not every
+	// result comes here.
+	for k := range d.recalled {
+		if len(d.recalled) <= maxRecalled*3/4 && d.bytes <= maxRecalledB*3/4 {
 			return
 		}
 		if k != key {

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/meshproxy/meshproxy/store"
 )
 
@@ -53,36 +51,33 @@ func TestPullUpgradeMovesOnlyWhatChanged(t *testing.T) {
 }
 
 func TestLargeFileGoesOnWhereItBroke(t *testing.T) {
-	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3, 8<<20))
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3, 4<<20))
 	w := newWorld(t, 3)
 	breaks, goesOn, asker := w.offices[0], w.offices[1], w.offices[2]
 	breaks.admit(r)
 	goesOn.admit(r)
+	var once sync.Once
+	broke := make(chan struct{})
 	adversary{file: func(_ int, _ *fileHead, data []byte) ([]byte, error) {
 		if len(data) > largeFile {
+			once.Do(func() { close(broke) })
 			return data[:len(data)/2], io.EOF
 		}
 		return data, nil
 	}}.takeOver(breaks)
 	var offset atomic.Int64
-	adversary{file: func(_ int, head *fileHead, data []byte) ([]byte, error) {
+	adversary{before: func() { <-broke }, file: func(_ int, head *fileHead, data []byte) ([]byte, error) {
 		if head.Packed > largeFile {
 			offset.Store(int64(head.Packed) - int64(len(data)))
 		}
 		return data, nil
 	}}.takeOver(goesOn)
 	asker.x.health.answered(breaks.id(), time.Microsecond)
-	tr := asker.begin(r, breaks.id())
-	// The second holder is known only after the first one broke.
-	asker.x.holders.add(r.root, goesOn.id())
-	tr.mu.Lock()
-	tr.addHolders([]peer.ID{goesOn.id()})
-	tr.wake()
-	tr.mu.Unlock()
-	stats, err := tr.Done(t.Context())
+	stats, err := asker.fetch(t.Context(), r, breaks.id(), goesOn.id())
 	if err != nil {
 		t.Fatal(err)
 	}
+	asker.served(r)
 	if stats.Resumed != 1 || offset.Load() < 1<<20 {
 		t.Errorf("resumed %d files, at offset %d; want 1, in the middle", stats.Resumed, offset.Load())
 	}
@@ -92,7 +87,7 @@ func TestLargeFileGoesOnWhereItBroke(t *testing.T) {
 }
 
 func TestSlowPeerIsRelievedOfALargeFile(t *testing.T) {
-	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3, 8<<20))
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 3, 4<<20))
 	w := newWorld(t, 3)
 	slow, fast, asker := w.offices[0], w.offices[1], w.offices[2]
 	slow.admit(r)

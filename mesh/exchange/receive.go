@@ -131,10 +131,12 @@ func (s *source) joint(i int, raw modzip.Raw) (*joint, error) {
 		// Another peer was faster. To read on only to find the next file would
 		// cost more than a new stream.
 		return nil, errRestart
-	case j != nil && (j.off.Load() != offset || j.raw != raw):
+	case j != nil && j.raw != raw:
 		it.part = nil
 		j.abandon() // this peer has another encoding of the same file
 		return nil, errRestart
+	case j != nil && j.off.Load() != offset:
+		return nil, errRestart // it was asked before the other peer broke off
 	case j == nil && offset != 0:
 		return nil, errRestart
 	case j != nil:
