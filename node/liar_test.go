@@ -216,6 +216,9 @@ func (l *liar) Answer(key string) ([]byte, time.Time, error) {
 // KeepAnswer implements exchange.Backend.
 func (l *liar) KeepAnswer(context.Context, peer.ID, string, []byte, time.Time) error { return nil }
 
+// bomb is a stream of some KiB that inflates to 64 MiB.
+var bomb = sync.OnceValue(func() []byte { return bombOf(64 << 20) })
+
 // bombOf is a stream of a few bytes that inflates to so many.
 func bombOf(size int) []byte {
 	var b bytes.Buffer
