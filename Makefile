@@ -21,7 +21,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: build run test check fmt vet lint race unit fuzz bench demo soak clean help
+.PHONY: build run test check fmt tidy vet lint race unit fuzz bench demo soak clean help
 
 build: ## bin/meshproxy
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -32,11 +32,14 @@ run: build ## an office on 127.0.0.1:3000
 # The order lets one step's build cache serve the next, and ends with the tests.
 test: check fuzz race ## everything that must pass before a change lands
 
-check: fmt vet lint ## gofmt, go vet, staticcheck
+check: fmt tidy vet lint ## gofmt, go.mod, go vet, staticcheck
 
 fmt:
 	@files="$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l)"; \
 	if [ -n "$$files" ]; then echo "gofmt: not formatted:"; echo "$$files"; exit 1; fi
+
+tidy:
+	$(GO) mod tidy -diff
 
 vet:
 	$(GO) vet ./...

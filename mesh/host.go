@@ -78,8 +78,7 @@ func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, er
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // members are kept, strangers have the gate
 		libp2p.ResourceManager(&gatedResources{resources, g}),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout)),
-		libp2p.DialRanker(rankDials),
+		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout), swarm.WithDialRanker(rankDials)),
 		libp2p.Ping(false),          // members have their own
 		libp2p.EnableRelay(),        // the transport; the service is in relay.go
 		libp2p.EnableHolePunching(), // from a relayed connection to a direct one

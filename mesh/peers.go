@@ -307,15 +307,6 @@ func (b *peerBook) dialled(p peer.ID) {
 	b.of(p).dialing = false
 }
 
-// hurry makes members due at once, for example since the network changed.
-func (b *peerBook) hurry() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, c := range b.known {
-		c.failed, c.next = 0, time.Time{}
-	}
-}
-
 // redialLoop dials every member that is not connected, for ever: libp2p and
 // kad-dht would leave a healed partition as it is.
 func (m *Mesh) redialLoop(ctx context.Context) error {

@@ -60,7 +60,7 @@ func (r *relays) serve(h host.Host) error {
 	r.service, err = relay.New(h,
 		relay.WithResources(relay.Resources{
 			ReservationTTL: relayTTL, MaxReservations: relayClients, MaxCircuits: relayCircuits,
-			BufferSize: relayBuffer, MaxReservationsPerPeer: 1,
+			BufferSize:           relayBuffer,
 			MaxReservationsPerIP: relayClients, MaxReservationsPerASN: relayClients,
 		}), // no Limit: a member may send as much as it has to
 		relay.WithACL(r),

@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/module"
 
@@ -127,4 +128,57 @@ func TestContextEndsWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkStore(t, s)
+}
+
+// TestAbandonedCalls: callers go away in the middle of staging and committing. What
+// they asked for is done whole or not at all, and no reference is left or lost.
+func TestAbandonedCalls(t *testing.T) {
+	s := openTest(t, t.TempDir(), tinyOptions())
+	shared := testFile{"shared", noise(3000)}
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 60 {
+				m := module.Version{Path: "example.test/m", Version: fmt.Sprintf("v1.%d.%d", w%2, i%7)} // two workers each
+				own := testFile{"own", bytes.Repeat([]byte(m.Version), 400)}
+				abandon(t, s, m, time.Duration(i%11)*100*time.Microsecond, makeZip(t, m, shared, own))
+			}
+		})
+	}
+	wg.Wait()
+	checkStore(t, s)
+	held, err := s.Held(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range held {
+		readZip(t, s, h.Root)
+		if err := s.Drop(context.Background(), h.Root); err != nil {
+			t.Error(err)
+		}
+	}
+	if a := s.Accounting(); a.Files != 0 || a.Wanted != 0 || a.Zips != 0 {
+		t.Errorf("all was dropped, left are %+v", a)
+	}
+	checkStore(t, s)
+}
+
+// abandon admits a zip, and goes away after a while.
+func abandon(t *testing.T, s *Store, m module.Version, after time.Duration, data []byte) {
+	z, err := ScanZip(context.Background(), bytes.NewReader(data), int64(len(data)), m)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	rec := zipRecord(t, m, z.Root, z.Size)
+	ctx, cancel := context.WithTimeout(context.Background(), after)
+	defer cancel()
+	st, err := s.StageZip(ctx, z)
+	if err == nil {
+		err = s.Commit(ctx, rec, st)
+		err = errors.Join(err, st.Close())
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
 }

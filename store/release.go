@@ -16,6 +16,9 @@ import (
 // Without an intent the root is held, or is gone already. The caller has the turn
 // of the root, or is alone.
 func (s *Store) release(root verify.Digest, files []verify.File) error {
+	if err := s.settle(context.Background()); err != nil {
+		return err
+	}
 	var n uint32
 	err := s.view(func(txn *badger.Txn) (err error) {
 		n, err = getIntent(txn, root)
@@ -31,10 +34,14 @@ func (s *Store) release(root verify.Digest, files []verify.File) error {
 		return damaged("intent", fmt.Errorf("%d of %d files", n, len(files)))
 	}
 	for left := int(n); ; {
+		counted := left
 		batch := files[max(0, left-countBatch):left]
 		left -= len(batch)
 		// What was begun must be ended: no context of a caller ends it.
 		err := s.do(context.Background(), write{urgent: true, entries: 3*len(batch) + 2, bytes: 72 * len(batch), apply: func(t *tx) error {
+			if err := t.expectIntent(root, counted); err != nil {
+				return err
+			}
 			for _, f := range batch {
 				if err := t.unreference(f.Sum); err != nil {
 					return err
@@ -45,10 +52,32 @@ func (s *Store) release(root verify.Digest, files []verify.File) error {
 			}
 			return t.deleteListing(root)
 		}})
+		if errors.Is(err, errMoved) {
+			return nil // it was committed meanwhile: there is nothing to give back
+		}
 		if err != nil || left == 0 {
 			return err
 		}
 	}
+}
+
+// errMoved means that an intent is not where its reader saw it.
+var errMoved = errors.New("intent has changed")
+
+// expectIntent holds a change of references to what was known when it was made.
+func (t *tx) expectIntent(root verify.Digest, n int) error {
+	have, err := getIntent(t.txn, root)
+	if errors.Is(err, ErrNotFound) || err == nil && int(have) != n {
+		return errMoved
+	}
+	return err
+}
+
+// settle returns when all changes that were handed to the writer before are made
+// or refused. A caller whose context ended does not wait for its change, which is
+// made nonetheless; what is read before that is out of date.
+func (s *Store) settle(ctx context.Context) error {
+	return s.do(ctx, write{urgent: true, apply: func(*tx) error { return nil }})
 }
 
 func (t *tx) unreference(sum verify.Digest) error {

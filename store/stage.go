@@ -123,6 +123,9 @@ func (s *Store) inTurn(ctx context.Context, st *stage, fn func() error) error {
 // intent says how far it came; with the zip held, or the intent complete, there is
 // nothing to do.
 func (s *Store) reference(ctx context.Context, st *Staged, text []byte) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	done, err := s.intent(st.Root, len(st.files))
 	if err != nil {
 		return err
@@ -139,9 +142,13 @@ func (s *Store) reference(ctx context.Context, st *Staged, text []byte) error {
 		done = new(uint32)
 	}
 	for n := int(*done); n < len(st.files); {
+		counted := n
 		batch := st.files[n:min(n+countBatch, len(st.files))]
 		n += len(batch)
 		err := s.do(ctx, write{entries: len(batch) + 2, bytes: 72 * len(batch), apply: func(t *tx) error {
+			if err := t.expectIntent(st.Root, counted); err != nil {
+				return err
+			}
 			for _, f := range batch {
 				h, err := t.file(f.Sum)
 				if err != nil && !errors.Is(err, ErrNotFound) {

@@ -95,8 +95,7 @@ type question struct {
 type inquiry struct {
 	opts     RecordsOptions
 	found    []Found
-	wanted   map[peer.ID]*question // of this round
-	said     map[int][]peer.ID     // who said in brief to have a record
+	said     map[int][]peer.ID // who said in brief to have a record
 	related  map[module.Version]bool
 	asked    int
 	answered int // peers that said anything

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/meshproxy/meshproxy/protocol"
@@ -104,7 +103,6 @@ type watch struct {
 	cancel context.CancelCauseFunc
 	stall  time.Duration
 	timer  *time.Timer
-	once   sync.Once
 }
 
 func newWatch(parent context.Context, patience, stall time.Duration) (context.Context, *watch) {
@@ -136,7 +134,6 @@ type body struct {
 	w     *watch
 	limit int64 // bytes still allowed
 	max   int64
-	err   error
 }
 
 // Read implements io.Reader. Too large a body is an error, not its end.
