@@ -126,9 +126,7 @@ func TestKilledHomeCostsAtMostOneFetch(t *testing.T) {
 			}
 			fetches.Add(1)
 			kill.Do(func() {
-				for home.x.desk.waiting(claimKey(r.name(verify.Zip))) < 6 {
-					time.Sleep(time.Millisecond)
-				}
+				eventually(t, "the others wait", func() bool { return home.x.desk.waiting(claimKey(r.name(verify.Zip))) == 6 })
 				home.stop()
 			})
 			time.Sleep(200 * time.Millisecond)
@@ -150,9 +148,7 @@ func TestFailuresPassOnAndEnd(t *testing.T) {
 	var fetches atomic.Int32
 	claims := claimAll(t, w, r.name(verify.Zip), func(_ *office, l *Lease) {
 		if fetches.Add(1) == 1 { // the others are there when the first one fails
-			for home.x.desk.waiting(claimKey(r.name(verify.Zip))) < 9 {
-				time.Sleep(time.Millisecond)
-			}
+			eventually(t, "the others wait", func() bool { return home.x.desk.waiting(claimKey(r.name(verify.Zip))) == 9 })
 		}
 		if err := l.Fail(t.Context(), "upstream: connection refused"); err != nil {
 			t.Error(err)

@@ -180,9 +180,7 @@ func TestSilentHomeIsPassedOver(t *testing.T) {
 		}
 		claimed <- c
 	}()
-	for w.offices[1].x.desk.waiting(claimKey(n)) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the asker waits at its home peer", func() bool { return w.offices[1].x.desk.waiting(claimKey(n)) == 1 })
 	links[0].freeze(true)
 	start := time.Now()
 	c := <-claimed
