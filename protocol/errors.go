@@ -78,24 +78,30 @@ func StatusOf(err error) int {
 // response": valid UTF-8 without control characters, no blank lines, at most 8
 // lines and 648 bytes, of which what comes first is kept.
 func ErrorText(s string) string {
-	var b strings.Builder
-	lines := 0
+	var kept []string
+	left := maxErrorBytes
 	for line := range strings.Lines(strings.ToValidUTF8(s, "\uFFFD")) {
-		line = strings.TrimRightFunc(strings.Map(graphic, line), unicode.IsSpace)
-		if strings.TrimSpace(line) == "" {
+		line = trimEnd(strings.Map(graphic, line))
+		if line == "" {
 			continue
 		}
-		if lines == maxErrorLines || b.Len() == maxErrorBytes {
+		if len(kept) > 0 {
+			left -= len("\n\t") // the go command indents, and counts that too
+		}
+		part := trimEnd(cut(line, left))
+		if part == "" || len(kept) == maxErrorLines {
 			break
 		}
-		if lines > 0 {
-			b.WriteByte('\n')
+		kept = append(kept, part)
+		if left -= len(part); part != line {
+			break
 		}
-		lines++
-		b.WriteString(cut(line, maxErrorBytes-b.Len()))
 	}
-	return strings.TrimRight(b.String(), "\n")
+	return strings.Join(kept, "\n")
 }
+
+// trimEnd drops space at the end of a line; of a blank one nothing is left.
+func trimEnd(line string) string { return strings.TrimRightFunc(line, unicode.IsSpace) }
 
 // graphic replaces what a terminal could act on, for strings.Map.
 func graphic(r rune) rune {
