@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/mesh"
@@ -118,6 +119,7 @@ type Node struct {
 	following *follow
 	news      *news
 	counts    *counters
+	registry  *prometheus.Registry
 	closers   []func() error // undo New, in reverse order
 }
 
@@ -133,7 +135,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
-		counts: newCounters(), following: newFollow(),
+		counts: newCounters(), registry: newRegistry(), following: newFollow(),
 	}
 	n.questions = newInquiries(n.askMesh, n.followMods)
 	n.news = newNews(n.push)
@@ -268,7 +270,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	})
 	handler := protocol.NewHandler(n, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log})
-	n.serve(ctx, g, n.http, protocol.NewServer(handler, n.log))
+	n.serve(ctx, g, n.http, protocol.NewServer(n.withMetrics(handler), n.log))
 	n.serve(ctx, g, n.control, &http.Server{Handler: controlHandler(n), ReadHeaderTimeout: controlTimeout})
 	err := g.Wait()
 	n.news.close()

@@ -59,7 +59,9 @@ func (n *Node) openMesh(context.Context) error {
 			return &ConfigError{"p2p", err}
 		}
 	}
-	if n.mesh, err = mesh.New(meshConfig(n.cfg, key, n.store)); err != nil {
+	mc := meshConfig(n.cfg, key, n.store)
+	mc.Metrics = n.registry
+	if n.mesh, err = mesh.New(mc); err != nil {
 		return err
 	}
 	n.later(func() error { return notCanceled(n.mesh.Close()) })
@@ -69,9 +71,10 @@ func (n *Node) openMesh(context.Context) error {
 	n.place = func() (*mesh.Mesh, error) { return n.mesh, nil }
 	x := exchange.New(exchange.Config{
 		Host: n.mesh.Host(), Members: members{n.mesh}, Backend: peerSide{n}, Routing: n.mesh,
-		CutOff: n.cutOff, Log: n.log,
+		CutOff: n.cutOff, Log: n.log, Metrics: n.registry,
 	})
 	n.peers.Store(x)
+	n.registry.MustRegister(metrics{n})
 	n.later(x.Close)
 	return nil
 }
@@ -143,12 +146,14 @@ func (n *Node) reach() (known, connected int) {
 	return known, len(n.mesh.Connected())
 }
 
+// cutOffTime is how long a member that was cut off stays away: its operator has
+// something to repair, and the mesh does well without it meanwhile.
+const cutOffTime = time.Hour
+
 // cutOff ends the connection to a peer that keeps sending what does not check.
 func (n *Node) cutOff(p peer.ID, err error) {
 	n.log.Error("a member is cut off", "office", n.officeOf(p), "peer", p.String(), "err", err)
-	if err := n.mesh.Host().Network().ClosePeer(p); err != nil {
-		n.log.Warn("cannot close the connection", "peer", p.String(), "err", err)
-	}
+	n.mesh.Block(p, cutOffTime)
 }
 
 // Status implements Control.
