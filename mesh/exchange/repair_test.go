@@ -92,8 +92,10 @@ func TestReplicasAreMadeAndKeptUp(t *testing.T) {
 		eventually(t, "two offices hold it again", func() bool { return len(w.holding(r, down)) == 2 })
 	}
 	time.Sleep(time.Second) // whoever pulls too much, does it now
-	if n := pulls.Load(); n != 3 {
-		t.Errorf("%d pulls, want 3: one copy at first, and one for each that was lost", n)
+	// An office that does not hear in time of another one that repairs the same loss
+	// makes a copy too; that all of them do is a storm.
+	if n := pulls.Load(); n < 3 || n > 5 {
+		t.Errorf("%d pulls, want one copy at first, and one or two for each of 2 that were lost", n)
 	}
 }
 
