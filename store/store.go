@@ -80,18 +80,19 @@ type Store struct {
 	syncCount atomic.Int64
 	garbage   atomic.Int64 // bytes of streams deleted since space was last given back
 
-	closing   chan struct{} // closed by Close, before it waits for calls
-	mu        sync.Mutex    // guards what follows
-	closed    bool
-	calls     int // calls under way
-	drained   chan struct{}
-	snapshots map[*snapshot]struct{}
-	stages    map[verify.Digest]*stage
-	filling   map[verify.Digest]chan struct{} // large files being written
-	bad       map[verify.Digest]struct{}      // files in quarantine
-	reads     map[verify.Digest]int64         // last read of zips, not yet written: unix seconds
-	heal      []verify.Digest                 // damaged files that nobody was told of
-	wake      chan struct{}                   // tells Run that heal is not empty
+	reclaiming chan struct{} // holds one token while space is given back
+	closing    chan struct{} // closed by Close, before it waits for calls
+	mu         sync.Mutex    // guards what follows
+	closed     bool
+	calls      int // calls under way
+	drained    chan struct{}
+	snapshots  map[*snapshot]struct{}
+	stages     map[verify.Digest]*stage
+	filling    map[verify.Digest]chan struct{} // large files being written
+	bad        map[verify.Digest]struct{}      // files in quarantine
+	reads      map[verify.Digest]int64         // last read of zips, not yet written: unix seconds
+	heal       []verify.Digest                 // damaged files that nobody was told of
+	wake       chan struct{}                   // tells Run that heal is not empty
 
 	cache  *cache
 	upkeep upkeep
@@ -113,7 +114,7 @@ func newStore(dir, data string, o Options) *Store {
 	return &Store{
 		o: o, dir: dir, data: data,
 		writes: make(chan *write, maxBatchOps), syncs: make(chan *write, maxBatchOps), idle: make(chan struct{}),
-		closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
+		reclaiming: make(chan struct{}, 1), closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
 		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
 		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
 		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
