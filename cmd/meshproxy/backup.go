@@ -15,7 +15,7 @@ import (
 )
 
 func backupCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:      "backup",
 		Usage:     "copy everything that is held to a file, while the node goes on",
 		ArgsUsage: "FILE",
@@ -26,17 +26,8 @@ Examples:
 
    meshproxy backup /backup/meshproxy
    meshproxy backup - | zstd > backup.zst`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "FILE"); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				return backUp(c, ctl)
-			})
-		},
-	}
+		Flags: []cli.Flag{jsonFlag()},
+	}, backUp)
 }
 
 // copied is what a backup or its restoring was.
@@ -79,20 +70,6 @@ func backupError(c *cli.Context, err error) error {
 	return err
 }
 
-// reportTo prints what was done: on standard error when standard output has the
-// result itself.
-func reportTo(c *cli.Context, elsewhere bool, result any, text string) error {
-	w := c.App.Writer
-	if elsewhere {
-		w = c.App.ErrWriter
-	}
-	if c.Bool("json") {
-		return printJSON(w, result)
-	}
-	_, err := fmt.Fprintln(w, text)
-	return err
-}
-
 // writeWhole has write fill a new file, or stdout for "-". A file appears under
 // its name only when it is whole.
 func writeWhole(path string, stdout io.Writer, write func(io.Writer) error) error {
@@ -120,7 +97,7 @@ func writeWhole(path string, stdout io.Writer, write func(io.Writer) error) erro
 }
 
 func restoreCommand() *cli.Command {
-	return &cli.Command{
+	return command(&cli.Command{
 		Name:      "restore",
 		Usage:     "make a data directory of a backup",
 		ArgsUsage: "FILE",
@@ -137,30 +114,27 @@ Examples:
 		Flags: atFlags(jsonFlag(), &cli.BoolFlag{
 			Name: "new-office", Usage: "forget the place in the mesh, and keep the modules",
 		}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "FILE"); err != nil {
-				return err
-			}
-			f := os.Stdin
-			if path := c.Args().First(); path != "-" {
-				var err error
-				if f, err = os.Open(path); err != nil {
-					return err
-				}
-				defer f.Close()
-			}
-			p := newProgress(c, "restore")
-			var bytes int64
-			err := node.Restore(c.Context, c.String("data"), f, c.Bool("new-office"), func(at store.Progress) {
-				bytes = max(bytes, at.Bytes)
-				p.show(at)
-			})
-			p.end()
-			if err != nil {
-				return backupError(c, err)
-			}
-			return reportTo(c, false, copied{bytes}, "restored "+bytesText(bytes)+" to "+c.String("data"))
-		},
+	}, restore)
+}
+
+func restore(c *cli.Context) error {
+	f := os.Stdin
+	if path := c.Args().First(); path != "-" {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return err
+		}
+		defer f.Close()
 	}
+	p := newProgress(c, "restore")
+	var bytes int64
+	err := node.Restore(c.Context, c.String("data"), f, c.Bool("new-office"), func(at store.Progress) {
+		bytes = max(bytes, at.Bytes)
+		p.show(at)
+	})
+	p.end()
+	if err != nil {
+		return backupError(c, err)
+	}
+	return reportTo(c, false, copied{bytes}, "restored "+bytesText(bytes)+" to "+c.String("data"))
 }

@@ -134,13 +134,18 @@ func configText(value any) (string, error) {
 // configKeys are the names of all flags of all commands, but for --config.
 func configKeys(app *cli.App) []string {
 	var keys []string
-	for _, cmd := range app.Commands {
-		for _, f := range cmd.Flags {
-			if name := f.Names()[0]; name != flagConfig && !slices.Contains(keys, name) {
-				keys = append(keys, name)
+	var collect func([]*cli.Command)
+	collect = func(commands []*cli.Command) {
+		for _, cmd := range commands {
+			for _, f := range cmd.Flags {
+				if name := f.Names()[0]; name != flagConfig && !slices.Contains(keys, name) {
+					keys = append(keys, name)
+				}
 			}
+			collect(cmd.Subcommands)
 		}
 	}
+	collect(app.Commands)
 	slices.Sort(keys)
 	return slices.DeleteFunc(keys, func(k string) bool { return k == "help" })
 }

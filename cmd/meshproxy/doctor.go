@@ -14,7 +14,7 @@ import (
 var errFault = errors.New("something is at fault, see above")
 
 func doctorCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:  "doctor",
 		Usage: "check this office from end to end, and say what to do about each fault",
 		Description: `Exit status 1 if anything is at fault.
@@ -23,30 +23,19 @@ Examples:
 
    meshproxy doctor
    meshproxy doctor --json`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				found, err := ctl.Doctor(c.Context)
-				if err != nil {
-					return fmt.Errorf("doctor: %w", err)
-				}
-				found = append(found, checkClient(c, ctl))
-				if c.Bool("json") {
-					err = printJSON(c.App.Writer, found)
-				} else {
-					err = printFindings(c, found)
-				}
-				if err == nil && slices.ContainsFunc(found, func(f node.Finding) bool { return f.Verdict == node.Fault }) {
-					err = errFault
-				}
-				return err
-			})
-		},
-	}
+		Flags: []cli.Flag{jsonFlag()},
+	}, func(c *cli.Context, ctl node.Control) error {
+		found, err := ctl.Doctor(c.Context)
+		if err != nil {
+			return fmt.Errorf("doctor: %w", err)
+		}
+		found = append(found, checkClient(c, ctl))
+		err = show(c, found, printFindings)
+		if err == nil && slices.ContainsFunc(found, func(f node.Finding) bool { return f.Verdict == node.Fault }) {
+			err = errFault
+		}
+		return err
+	})
 }
 
 // checkClient sees whether the go command of whoever asks uses this node.

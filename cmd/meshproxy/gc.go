@@ -6,10 +6,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/store"
 )
 
 func gcCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:  "gc",
 		Usage: "drop zips that were not used for long, and give the space back",
 		Description: `Never drops what is pinned, nor what may be the last copy in the mesh: the other
@@ -20,30 +21,27 @@ Examples:
 
    meshproxy gc --max-size 20GB
    meshproxy gc --max-age 90d --dry-run`,
-		Flags: atFlags(jsonFlag(),
+		Flags: []cli.Flag{
+			jsonFlag(),
 			sizeFlag("max-size", "drop until files take less than this `SIZE`", ""),
 			ageFlag("max-age", "drop what was not read for this `TIME`, like 90d", ""),
-			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be dropped"}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			limits, err := gcLimits(c)
-			if err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				p := newProgress(c, "gc")
-				r, err := ctl.GC(c.Context, limits, p.show)
-				p.end()
-				if err != nil {
-					return err
-				}
-				return printCollected(c, r, limits.DryRun)
-			})
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be dropped"},
 		},
-	}
+		Before: func(c *cli.Context) error {
+			_, err := gcLimits(c)
+			return err
+		},
+	}, func(c *cli.Context, ctl node.Control) error {
+		limits, err := gcLimits(c)
+		if err != nil {
+			return err
+		}
+		r, err := withProgress(c, "gc", func(p func(store.Progress)) (*node.Collected, error) { return ctl.GC(c.Context, limits, p) })
+		if err != nil {
+			return err
+		}
+		return show(c, r, printCollected)
+	})
 }
 
 func gcLimits(c *cli.Context) (l node.Limits, err error) {
@@ -55,11 +53,8 @@ func gcLimits(c *cli.Context) (l node.Limits, err error) {
 	return l, err
 }
 
-func printCollected(c *cli.Context, r *node.Collected, dry bool) error {
-	if c.Bool("json") {
-		return printJSON(c.App.Writer, r)
-	}
-	verb := "dropped"
+func printCollected(c *cli.Context, r *node.Collected) error {
+	verb, dry := "dropped", c.Bool("dry-run")
 	if dry {
 		verb = "would drop"
 	}

@@ -53,7 +53,8 @@ func misuse(format string, args ...any) error { return errMisuse{fmt.Errorf(form
 
 // run is main with its surroundings passed in. It returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := newApp(stdout, stderr).RunContext(ctx, args)
+	app := newApp(stdout, stderr)
+	err := app.RunContext(ctx, flagsFirst(app, args))
 	if err == nil {
 		return exitOK
 	}
@@ -66,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
-	app := &cli.App{
+	return &cli.App{
 		Name:  "meshproxy",
 		Usage: "a Go module proxy that shares its cache with your other offices",
 		Description: `Start a node, point the go command at it, and add an office:
@@ -87,11 +88,6 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			doctorCommand(), versionCommand(),
 		},
 	}
-	for _, c := range app.Commands {
-		c.OnUsageError = onUsageError
-		c.HideHelpCommand = true
-	}
-	return app
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
@@ -108,32 +104,19 @@ func commandName(c *cli.Context) string {
 // noCommand runs when the first argument names no command.
 func noCommand(c *cli.Context) error {
 	if name := c.Args().First(); name != "" {
+		commands := c.App.Commands
+		if c.Command != nil && len(c.Command.Subcommands) > 0 {
+			commands = c.Command.Subcommands
+		}
 		var names []string
-		for _, known := range c.App.Commands {
+		for _, known := range commands {
 			names = append(names, known.Name)
 		}
 		return misuse("there is no command %q; did you mean %s?", name, nearest(name, names))
 	}
 	c.App.Writer = c.App.ErrWriter
-	if err := cli.ShowAppHelp(c); err != nil {
+	if err := cli.ShowSubcommandHelp(c); err != nil {
 		return err
 	}
 	return misuse("say what to do")
-}
-
-// wantArgs checks the number of arguments after the flags.
-func wantArgs(c *cli.Context, names ...string) error {
-	args := c.Args().Slice()
-	for _, a := range args {
-		if strings.HasPrefix(a, "-") && a != "-" {
-			return misuse("flag %s stands after %q: put the flags before the arguments", a, args[0])
-		}
-	}
-	if len(args) < len(names) {
-		return misuse("%s is missing; see: %s --help", names[len(args)], commandName(c))
-	}
-	if len(args) > len(names) {
-		return misuse("unexpected argument %q; see: %s --help", args[len(names)], commandName(c))
-	}
-	return nil
 }

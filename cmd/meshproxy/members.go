@@ -11,34 +11,24 @@ import (
 )
 
 func invitesCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:  "invites",
 		Usage: "list the invitations, or withdraw one",
 		Description: `Examples:
 
    meshproxy invites
    meshproxy invites --withdraw ID`,
-		Flags:  atFlags(jsonFlag(), &cli.StringFlag{Name: "withdraw", Usage: "end the invitation `ID`; who has joined by it stays"}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				if id := c.String("withdraw"); id != "" {
-					return ctl.Withdraw(c.Context, id)
-				}
-				list, err := ctl.Invitations(c.Context)
-				if err != nil {
-					return fmt.Errorf("invites: %w", err)
-				}
-				if c.Bool("json") {
-					return printJSON(c.App.Writer, list)
-				}
-				return printInvitations(c, list)
-			})
-		},
-	}
+		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{Name: "withdraw", Usage: "end the invitation `ID`; who has joined by it stays"}},
+	}, func(c *cli.Context, ctl node.Control) error {
+		if id := c.String("withdraw"); id != "" {
+			return ctl.Withdraw(c.Context, id)
+		}
+		list, err := ctl.Invitations(c.Context)
+		if err != nil {
+			return fmt.Errorf("invites: %w", err)
+		}
+		return show(c, list, printInvitations)
+	})
 }
 
 func printInvitations(c *cli.Context, list []node.OpenInvitation) error {
@@ -61,7 +51,7 @@ func printInvitations(c *cli.Context, list []node.OpenInvitation) error {
 }
 
 func revokeCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:      "revoke",
 		Usage:     "throw a member out of the mesh",
 		ArgsUsage: "PEER|OFFICE",
@@ -72,26 +62,18 @@ Examples:
 
    meshproxy revoke lisbon
    meshproxy revoke --reason "laptop stolen" 12D3KooW...`,
-		Flags:  atFlags(&cli.StringFlag{Name: "reason", Usage: "say why, for the other admins: `TEXT`"}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "PEER|OFFICE"); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				out, err := ctl.Revoke(c.Context, node.Revocation{Who: c.Args().First(), Reason: c.String("reason")})
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(c.App.Writer, "Out: %s\n", strings.Join(out, " "))
-				return err
-			})
-		},
-	}
+		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{Name: "reason", Usage: "say why, for the other admins: `TEXT`"}},
+	}, func(c *cli.Context, ctl node.Control) error {
+		out, err := ctl.Revoke(c.Context, node.Revocation{Who: c.Args().First(), Reason: c.String("reason")})
+		if err != nil {
+			return err
+		}
+		return reportTo(c, false, map[string][]string{"out": out}, "Out: "+strings.Join(out, " "))
+	})
 }
 
 func leaveCommand() *cli.Command {
-	return &cli.Command{
+	return doCommand(&cli.Command{
 		Name:  "leave",
 		Usage: "take this office out of its mesh",
 		Description: `The office keeps what it holds, and is then alone in a mesh of its own.
@@ -99,19 +81,11 @@ func leaveCommand() *cli.Command {
 Example:
 
    meshproxy leave`,
-		Flags:  atFlags(),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error { return ctl.Leave(c.Context) })
-		},
-	}
+	}, func(c *cli.Context, ctl node.Control) error { return ctl.Leave(c.Context) })
 }
 
 func rotateCommand() *cli.Command {
-	return &cli.Command{
+	return doCommand(&cli.Command{
 		Name:  "rotate",
 		Usage: "give the mesh a new key, after the old one or an admin's key has leaked",
 		Description: `Every member comes along, but for those named; open invitations end.
@@ -120,13 +94,6 @@ Examples:
 
    meshproxy rotate
    meshproxy rotate --without 12D3KooW...`,
-		Flags:  atFlags(&cli.StringSliceFlag{Name: "without", Usage: "leave this member behind, by `PEER` ID"}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error { return ctl.Rotate(c.Context, c.StringSlice("without")) })
-		},
-	}
+		Flags: []cli.Flag{&cli.StringSliceFlag{Name: "without", Usage: "leave this member behind, by `PEER` ID"}},
+	}, func(c *cli.Context, ctl node.Control) error { return ctl.Rotate(c.Context, c.StringSlice("without")) })
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func inviteCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:  "invite",
 		Usage: "make a token that lets one more office in",
 		Description: `Prints the token alone on standard output. Give it to the other office by a way
@@ -21,34 +21,28 @@ Examples:
    meshproxy invite
    meshproxy invite --office lisbon --ttl 1h
    meshproxy invite --role admin          # may invite and revoke, too`,
-		Flags: atFlags(
+		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "role", EnvVars: env("role"), Value: "member", Usage: "what the newcomer may do: `ROLE` is member or admin"},
 			&cli.StringFlag{Name: "office", EnvVars: env("office"), Usage: "the newcomer's `NAME`; it chooses one itself if none is given"},
 			&cli.DurationFlag{Name: "ttl", EnvVars: env("ttl"), Value: 24 * time.Hour, Usage: "the token can be used for this `TIME`"},
 			&cli.IntFlag{Name: "uses", EnvVars: env("uses"), Value: 1, Usage: "so many offices (`N`) can join with it"},
-		),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			inv := node.Invitation{Role: c.String("role"), Office: c.String("office"), TTL: c.Duration("ttl"), Uses: c.Int("uses")}
-			if err := checkInvitation(c, inv); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				token, err := ctl.Invite(c.Context, inv)
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintln(c.App.Writer, token)
-				return err
-			})
+			jsonFlag(),
 		},
-	}
+		Before: func(c *cli.Context) error { return checkInvitation(invitation(c)) },
+	}, func(c *cli.Context, ctl node.Control) error {
+		token, err := ctl.Invite(c.Context, invitation(c))
+		if err != nil {
+			return err
+		}
+		return reportTo(c, false, map[string]string{"token": token}, token)
+	})
 }
 
-func checkInvitation(c *cli.Context, inv node.Invitation) error {
-	if err := wantArgs(c); err != nil {
-		return err
-	}
+func invitation(c *cli.Context) node.Invitation {
+	return node.Invitation{Role: c.String("role"), Office: c.String("office"), TTL: c.Duration("ttl"), Uses: c.Int("uses")}
+}
+
+func checkInvitation(inv node.Invitation) error {
 	if inv.Role != "member" && inv.Role != "admin" {
 		return misuse("--role %q: want member or admin", inv.Role)
 	}
@@ -62,31 +56,17 @@ func checkInvitation(c *cli.Context, inv node.Invitation) error {
 }
 
 func peersCommand() *cli.Command {
-	return &cli.Command{
+	return showCommand(&cli.Command{
 		Name:  "peers",
 		Usage: "list the other offices",
 		Description: `Examples:
 
    meshproxy peers
    meshproxy peers --json`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				peers, err := ctl.Peers(c.Context)
-				if err != nil {
-					return fmt.Errorf("peers: %w", err)
-				}
-				if c.Bool("json") {
-					return printJSON(c.App.Writer, append([]node.Peer{}, peers...))
-				}
-				return printPeers(c, peers)
-			})
-		},
-	}
+	}, func(c *cli.Context, ctl node.Control) ([]node.Peer, error) {
+		peers, err := ctl.Peers(c.Context)
+		return append([]node.Peer{}, peers...), err
+	}, printPeers)
 }
 
 func printPeers(c *cli.Context, peers []node.Peer) error {

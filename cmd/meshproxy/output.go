@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
 
@@ -19,6 +21,20 @@ func printJSON(w io.Writer, v any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
+}
+
+// reportTo prints what was done: on standard error when standard output has the
+// result itself.
+func reportTo(c *cli.Context, elsewhere bool, result any, text string) error {
+	w := c.App.Writer
+	if elsewhere {
+		w = c.App.ErrWriter
+	}
+	if c.Bool("json") {
+		return printJSON(w, result)
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
 }
 
 // newTable makes a table without frills that fits the terminal; printTable

@@ -44,6 +44,13 @@ func newProgress(c *cli.Context, name string) *progress {
 	return p
 }
 
+// withProgress shows how far do is, until it ends.
+func withProgress[T any](c *cli.Context, name string, do func(func(store.Progress)) (T, error)) (T, error) {
+	p := newProgress(c, name)
+	defer p.end()
+	return do(p.show)
+}
+
 func (p *progress) draw() {
 	p.bar = &pretty.Tracker{Message: p.name}
 	p.writer = pretty.NewWriter()

@@ -14,7 +14,7 @@ import (
 )
 
 func proofCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:      "proof",
 		Usage:     "show who vouches for a module version, and write down why",
 		ArgsUsage: "MODULE@VERSION",
@@ -26,36 +26,40 @@ Examples:
    meshproxy proof golang.org/x/mod@v0.38.0
    meshproxy proof -o mod.proof golang.org/x/mod@v0.38.0
    meshproxy proof --file mod golang.org/x/mod@v0.38.0 | meshproxy check -`,
-		Flags: atFlags(
+		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "file", DefaultText: "all that are held", Usage: "prove this `FILE` of it only: info, mod or zip"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, TakesFile: true, Usage: "write the proof into this `FILE`"},
 			jsonFlag(),
-		),
-		Before: withConfig,
-		Action: proof,
+		},
+		Before: func(c *cli.Context) error {
+			_, err := proofQuery(c)
+			return err
+		},
+	}, proof)
+}
+
+func proofQuery(c *cli.Context) (q node.ProofQuery, err error) {
+	if q.Module, err = parseModule(c.Args().First()); err != nil {
+		return q, err
+	}
+	switch q.Kind = c.String("file"); q.Kind {
+	case "", "info", "mod", "zip":
+		return q, nil
+	default:
+		return q, misuse("--file %q: want info, mod or zip", q.Kind)
 	}
 }
 
-func proof(c *cli.Context) error {
-	if err := wantArgs(c, "MODULE@VERSION"); err != nil {
-		return err
-	}
-	m, err := parseModule(c.Args().First())
+func proof(c *cli.Context, ctl node.Control) error {
+	q, err := proofQuery(c)
 	if err != nil {
 		return err
 	}
-	switch c.String("file") {
-	case "", "info", "mod", "zip":
-	default:
-		return misuse("--file %q: want info, mod or zip", c.String("file"))
+	p, err := ctl.Proof(c.Context, q)
+	if err != nil {
+		return fmt.Errorf("proof: %w", err)
 	}
-	return withControl(c, func(ctl node.Control) error {
-		p, err := ctl.Proof(c.Context, node.ProofQuery{Module: m, Kind: c.String("file")})
-		if err != nil {
-			return fmt.Errorf("proof: %w", err)
-		}
-		return printProof(c, p)
-	})
+	return printProof(c, p)
 }
 
 func printProof(c *cli.Context, p *node.Proven) error {
@@ -99,7 +103,7 @@ func describe(w io.Writer, said []node.Checked) {
 }
 
 func checkCommand() *cli.Command {
-	return &cli.Command{
+	return command(&cli.Command{
 		Name:      "check",
 		Usage:     "check a proof, without network and without a node",
 		ArgsUsage: "FILE",
@@ -118,15 +122,10 @@ Examples:
 			&cli.StringFlag{Name: "mesh", EnvVars: env("mesh"), Usage: "believe members of the mesh with this `KEY`, as meshproxy status shows it"},
 			configFlag(), jsonFlag(),
 		},
-		Before: withConfig,
-		Action: check,
-	}
+	}, check)
 }
 
 func check(c *cli.Context) error {
-	if err := wantArgs(c, "FILE"); err != nil {
-		return err
-	}
 	keys, err := databaseKeys(c)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 )
 
 func serveCommand() *cli.Command {
-	return &cli.Command{
+	return command(&cli.Command{
 		Name:  "serve",
 		Usage: "run this office's node",
 		Description: `Needs no configuration: the go command's own settings say where modules come from.
@@ -31,19 +31,12 @@ Examples:
    meshproxy serve --listen 0.0.0.0:3000 --office berlin
    meshproxy serve --upstream off                  # take modules from other offices only
    MESHPROXY_DATA=/srv/meshproxy meshproxy serve --config /etc/meshproxy.toml`,
-		Flags:  serveFlags(),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return serve(c, "")
-		},
-	}
+		Flags: serveFlags(),
+	}, func(c *cli.Context) error { return serve(c, "") })
 }
 
 func joinCommand() *cli.Command {
-	return &cli.Command{
+	return command(&cli.Command{
 		Name:      "join",
 		Usage:     "enrol this office in a mesh with a token, then serve",
 		ArgsUsage: "TOKEN",
@@ -59,14 +52,7 @@ Examples:
 			Name: "enrol-only", EnvVars: env("enrol-only"), Category: catMesh,
 			Usage: "stop after enrolling",
 		}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "TOKEN"); err != nil {
-				return err
-			}
-			return join(c, c.Args().First())
-		},
-	}
+	}, func(c *cli.Context) error { return join(c, c.Args().First()) })
 }
 
 func join(c *cli.Context, token string) error {
@@ -105,12 +91,8 @@ func serve(c *cli.Context, token string) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	n, err := node.New(c.Context, cfg)
-	var wrong *node.ConfigError
-	if errors.As(err, &wrong) {
-		return misuse("--%w", err)
-	}
 	if err != nil {
-		return err
+		return asMisuse(err)
 	}
 	err = runNode(c, n, token)
 	return errors.Join(err, n.Close())

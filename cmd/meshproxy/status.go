@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -11,27 +11,8 @@ import (
 	"github.com/meshproxy/meshproxy/node"
 )
 
-// withControl lets do talk to the node that serves the data directory, or to its
-// store when none does.
-func withControl(c *cli.Context, do func(node.Control) error) error {
-	dir := c.String("data")
-	running, err := node.Dial(c.Context, dir)
-	if err == nil {
-		defer running.Close()
-		return do(running)
-	}
-	if !errors.Is(err, node.ErrNotRunning) {
-		return err
-	}
-	offline, err := node.OpenOffline(c.Context, dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(offline), offline.Close())
-}
-
 func statusCommand() *cli.Command {
-	return &cli.Command{
+	return showCommand(&cli.Command{
 		Name:  "status",
 		Usage: "show this office at a glance",
 		Description: `Asks the running node, or reads the store when none runs.
@@ -40,24 +21,7 @@ Examples:
 
    meshproxy status
    meshproxy status --json | jq -r .url`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				st, err := ctl.Status(c.Context)
-				if err != nil {
-					return fmt.Errorf("status: %w", err)
-				}
-				if c.Bool("json") {
-					return printJSON(c.App.Writer, st)
-				}
-				return printStatus(c, st)
-			})
-		},
-	}
+	}, func(c *cli.Context, ctl node.Control) (*node.Status, error) { return ctl.Status(c.Context) }, printStatus)
 }
 
 func printStatus(c *cli.Context, st *node.Status) error {
@@ -101,7 +65,7 @@ func parens(s string) string {
 }
 
 func lsCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:      "ls",
 		Usage:     "list the module versions that this office holds",
 		ArgsUsage: "[MODULE]",
@@ -113,40 +77,29 @@ Examples:
    meshproxy ls golang.org/x
    meshproxy ls --modules                          # what each module takes
    meshproxy ls --json | jq -r '.[] | .Path + "@" + .Version'`,
-		Flags:  atFlags(jsonFlag(), &cli.BoolFlag{Name: "modules", Usage: "one line for each module, with what its zips take"}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			prefix := ""
-			if c.NArg() > 0 {
-				prefix = c.Args().First()
-			} else if err := wantArgs(c); err != nil {
-				return err
-			}
-			if c.NArg() > 1 {
-				return wantArgs(c, "MODULE")
-			}
-			return withControl(c, func(ctl node.Control) error {
-				if c.Bool("modules") {
-					return listModules(c, ctl, prefix)
-				}
-				return listReleases(c, ctl, prefix)
-			})
-		},
-	}
+		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "modules", Usage: "one line for each module, with what its zips take"}},
+	}, func(c *cli.Context, ctl node.Control) error {
+		if c.Bool("modules") {
+			return showAll(c, ctl.Modules, printModules)
+		}
+		return showAll(c, ctl.Releases, printReleases)
+	})
 }
 
-func listReleases(c *cli.Context, ctl node.Control, prefix string) error {
-	releases := []node.Release{}
-	err := ctl.Releases(c.Context, prefix, func(r node.Release) error {
-		releases = append(releases, r)
+// showAll prints everything that each tells of below the module of the command line.
+func showAll[T any](c *cli.Context, each func(context.Context, string, func(T) error) error, print func(*cli.Context, []T) error) error {
+	list := []T{}
+	err := each(c.Context, c.Args().First(), func(item T) error {
+		list = append(list, item)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("ls: %w", err)
 	}
-	if c.Bool("json") {
-		return printJSON(c.App.Writer, releases)
-	}
+	return show(c, list, print)
+}
+
+func printReleases(c *cli.Context, releases []node.Release) error {
 	t := newTable(c.App.Writer, "module", "version", "holds", "size", "fetched", "by", "from", "vouched by")
 	for _, r := range releases {
 		t.AppendRow([]any{r.Path, r.Version.Version, strings.Join(r.Files, " "), bytesText(r.Size),

@@ -11,12 +11,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/store/transfer"
 	"github.com/meshproxy/meshproxy/verify"
 )
 
 func importCommand() *cli.Command {
-	return &cli.Command{
+	return command(&cli.Command{
 		Name:      "import",
 		Usage:     "take in modules from a directory, or fetch what a project needs",
 		ArgsUsage: "DIR",
@@ -38,17 +39,12 @@ Examples:
 			Name: "format", EnvVars: env("format"), DefaultText: "found out",
 			Usage: "read DIR as this `FORMAT`: modcache, goproxy, athens or project",
 		}),
-		Before: withConfig,
-		Action: importModules,
-	}
+	}, importModules)
 }
 
 const formatProject = "project"
 
 func importModules(c *cli.Context) error {
-	if err := wantArgs(c, "DIR"); err != nil {
-		return err
-	}
 	format := c.String("format")
 	if format != "" && !slices.Contains([]string{string(transfer.ModCache), string(transfer.Proxy), string(transfer.Athens), formatProject}, format) {
 		return misuse("--format %q: want modcache, goproxy, athens or project", format)
@@ -64,9 +60,9 @@ func importModules(c *cli.Context) error {
 		return fmt.Errorf("import: %s is not a directory", dir)
 	}
 	return withOffice(c, func(ctx context.Context, ctl node.Control) error {
-		p := newProgress(c, "import")
-		r, err := ctl.Import(ctx, node.Tree{Dir: dir, Format: transfer.Format(format)}, p.show)
-		p.end()
+		r, err := withProgress(c, "import", func(p func(store.Progress)) (*node.Transferred, error) {
+			return ctl.Import(ctx, node.Tree{Dir: dir, Format: transfer.Format(format)}, p)
+		})
 		return printTransferred(c, "imported", r, err)
 	})
 }
@@ -108,15 +104,15 @@ func prefetch(c *cli.Context, dir string) error {
 		return fmt.Errorf("import: %w", err)
 	}
 	return withOffice(c, func(ctx context.Context, ctl node.Control) error {
-		p := newProgress(c, "fetch")
-		r, err := ctl.Prefetch(ctx, names, p.show)
-		p.end()
+		r, err := withProgress(c, "fetch", func(p func(store.Progress)) (*node.Transferred, error) {
+			return ctl.Prefetch(ctx, names, p)
+		})
 		return printTransferred(c, "fetched", r, err)
 	})
 }
 
 func exportCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:      "export",
 		Usage:     "write modules as a GOPROXY of files",
 		ArgsUsage: "DIR",
@@ -130,18 +126,13 @@ Examples:
    meshproxy export /mnt/stick/modules
    meshproxy export --for ./go.mod /mnt/stick/modules
    GOPROXY=file:///mnt/stick/modules go build ./...`,
-		Flags: atFlags(jsonFlag(), &cli.StringFlag{
+		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{
 			Name: "for", EnvVars: env("for"), TakesFile: true, Usage: "only what the project of this `GO.MOD` needs; its go.sum says what",
-		}),
-		Before: withConfig,
-		Action: exportModules,
-	}
+		}},
+	}, exportModules)
 }
 
-func exportModules(c *cli.Context) error {
-	if err := wantArgs(c, "DIR"); err != nil {
-		return err
-	}
+func exportModules(c *cli.Context, ctl node.Control) error {
 	e := node.Export{}
 	var err error
 	if e.Dir, err = filepath.Abs(c.Args().First()); err != nil {
@@ -153,12 +144,10 @@ func exportModules(c *cli.Context) error {
 			return fmt.Errorf("export: %w", err)
 		}
 	}
-	return withControl(c, func(ctl node.Control) error {
-		p := newProgress(c, "export")
-		r, err := ctl.Export(c.Context, e, p.show)
-		p.end()
-		return printTransferred(c, "exported", r, err)
+	r, err := withProgress(c, "export", func(p func(store.Progress)) (*node.Transferred, error) {
+		return ctl.Export(c.Context, e, p)
 	})
+	return printTransferred(c, "exported", r, err)
 }
 
 // maxPrinted bounds how many refused files are listed for people; JSON has more.

@@ -14,7 +14,7 @@ import (
 )
 
 func conflictsCommand() *cli.Command {
-	return &cli.Command{
+	return showCommand(&cli.Command{
 		Name:  "conflicts",
 		Usage: "show contents that were refused because another one was there first",
 		Description: `A second content for the same module version is never served: a tag was moved, or
@@ -24,24 +24,7 @@ Examples:
 
    meshproxy conflicts
    meshproxy conflicts --json`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				list, err := ctl.Conflicts(c.Context)
-				if err != nil {
-					return fmt.Errorf("conflicts: %w", err)
-				}
-				if c.Bool("json") {
-					return printJSON(c.App.Writer, list)
-				}
-				return printConflicts(c, list)
-			})
-		},
-	}
+	}, func(c *cli.Context, ctl node.Control) ([]node.Conflict, error) { return ctl.Conflicts(c.Context) }, printConflicts)
 }
 
 func printConflicts(c *cli.Context, list []node.Conflict) error {
@@ -66,10 +49,10 @@ func printConflicts(c *cli.Context, list []node.Conflict) error {
 }
 
 func trustCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:      "trust",
 		Usage:     "trust the hashes of go.sum files above everything else",
-		ArgsUsage: "GO.SUM...",
+		ArgsUsage: "[GO.SUM...]",
 		Description: `A module that is pinned so is refused if it has any other content, whoever says so.
 
 Examples:
@@ -77,27 +60,43 @@ Examples:
    meshproxy trust go.sum
    meshproxy trust project/*/go.sum
    meshproxy trust --forget golang.org/x/mod@v0.38.0`,
-		Flags: atFlags(&cli.StringFlag{
+		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{
 			Name: "forget", Usage: "drop the pins of `MODULE@VERSION` instead",
-		}),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if m := c.String("forget"); m != "" {
-				return distrust(c, m)
-			}
-			if c.NArg() == 0 {
-				return wantArgs(c, "GO.SUM")
-			}
-			return withControl(c, func(ctl node.Control) error {
-				for _, path := range c.Args().Slice() {
-					if err := trustFile(c, ctl, path); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
+		}},
+		Before: checkTrust,
+	}, trust)
+}
+
+// trusting is what a change of the pins was.
+type trusting struct {
+	Of   string `json:"of"` // a file, or MODULE@VERSION
+	Pins int    `json:"pins"`
+}
+
+func checkTrust(c *cli.Context) error {
+	m, file := c.String("forget"), c.Args().First()
+	switch {
+	case m != "" && file != "":
+		return misuse("unexpected argument %q beside --forget", file)
+	case m != "":
+		_, err := parseModule(m)
+		return err
+	case file == "":
+		return misuse("GO.SUM is missing; see: %s --help", commandName(c))
 	}
+	return nil
+}
+
+func trust(c *cli.Context, ctl node.Control) error {
+	if m := c.String("forget"); m != "" {
+		return distrust(c, ctl, m)
+	}
+	for _, path := range c.Args().Slice() {
+		if err := trustFile(c, ctl, path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxGoSum bounds a go.sum file, in bytes; the largest known have a few MiB.
@@ -112,8 +111,7 @@ func trustFile(c *cli.Context, ctl node.Control, path string) error {
 	if err != nil {
 		return fmt.Errorf("trust %s: %w", path, err)
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "%s: %d new pins\n", path, n)
-	return err
+	return reportTo(c, false, trusting{path, n}, fmt.Sprintf("%s: %d new pins", path, n))
 }
 
 // readFile reads a file, or standard input for "-", up to a limit in bytes.
@@ -133,22 +131,16 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-func distrust(c *cli.Context, text string) error {
+func distrust(c *cli.Context, ctl node.Control, text string) error {
 	m, err := parseModule(text)
 	if err != nil {
 		return err
 	}
-	if err := wantArgs(c); err != nil {
-		return err
+	n, err := ctl.Distrust(c.Context, m)
+	if err != nil {
+		return fmt.Errorf("trust --forget: %w", err)
 	}
-	return withControl(c, func(ctl node.Control) error {
-		n, err := ctl.Distrust(c.Context, m)
-		if err != nil {
-			return fmt.Errorf("trust --forget: %w", err)
-		}
-		_, err = fmt.Fprintf(c.App.Writer, "%s: %d pins dropped\n", m, n)
-		return err
-	})
+	return reportTo(c, false, trusting{m.String(), n}, fmt.Sprintf("%s: %d pins dropped", m, n))
 }
 
 // parseModule reads MODULE@VERSION.
@@ -165,33 +157,20 @@ func parseModule(text string) (module.Version, error) {
 }
 
 func trustedCommand() *cli.Command {
-	return &cli.Command{
+	return showCommand(&cli.Command{
 		Name:  "trusted",
 		Usage: "list the hashes that are trusted because of go.sum files",
 		Description: `Examples:
 
    meshproxy trusted
    meshproxy trusted --json`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				list, err := ctl.Trusted(c.Context)
-				if err != nil {
-					return fmt.Errorf("trusted: %w", err)
-				}
-				if c.Bool("json") {
-					return printJSON(c.App.Writer, list)
-				}
-				t := newTable(c.App.Writer, "file", "hash", "from")
-				for _, p := range list {
-					t.AppendRow([]any{p.Name, p.H1, p.Origin})
-				}
-				return printTable(c.App.Writer, t)
-			})
-		},
+	}, func(c *cli.Context, ctl node.Control) ([]node.Trusted, error) { return ctl.Trusted(c.Context) }, printTrusted)
+}
+
+func printTrusted(c *cli.Context, list []node.Trusted) error {
+	t := newTable(c.App.Writer, "file", "hash", "from")
+	for _, p := range list {
+		t.AppendRow([]any{p.Name, p.H1, p.Origin})
 	}
+	return printTable(c.App.Writer, t)
 }

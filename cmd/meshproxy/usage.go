@@ -50,19 +50,7 @@ func limitsText(u node.Upkeep) string {
 	return strings.Join(limits, ", ")
 }
 
-// listModules prints what each module takes.
-func listModules(c *cli.Context, ctl node.Control, prefix string) error {
-	list := []store.Usage{}
-	err := ctl.Modules(c.Context, prefix, func(u store.Usage) error {
-		list = append(list, u)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("ls: %w", err)
-	}
-	if c.Bool("json") {
-		return printJSON(c.App.Writer, list)
-	}
+func printModules(c *cli.Context, list []store.Usage) error {
 	t := newTable(c.App.Writer, "module", "zips", "pinned", "size", "files", "stored", "shared with others", "last read")
 	for _, u := range list {
 		t.AppendRow([]any{u.Path, u.Zips, u.Pinned, bytesText(u.ZipBytes), u.Files, bytesText(u.FileBytes), bytesText(u.SharedBytes), agoText(u.Read)})

@@ -6,10 +6,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/store"
 )
 
 func verifyCommand() *cli.Command {
-	return &cli.Command{
+	return askCommand(&cli.Command{
 		Name:  "verify",
 		Usage: "read and hash everything that is held",
 		Description: `Names each damaged file. It is never served; a running node heals it from other
@@ -19,23 +20,14 @@ Examples:
 
    meshproxy verify
    meshproxy verify --json`,
-		Flags:  atFlags(jsonFlag()),
-		Before: withConfig,
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			return withControl(c, func(ctl node.Control) error {
-				p := newProgress(c, "verify")
-				r, err := ctl.Verify(c.Context, p.show)
-				p.end()
-				if err != nil {
-					return err
-				}
-				return printVerified(c, r)
-			})
-		},
-	}
+		Flags: []cli.Flag{jsonFlag()},
+	}, func(c *cli.Context, ctl node.Control) error {
+		r, err := withProgress(c, "verify", func(p func(store.Progress)) (*node.Verified, error) { return ctl.Verify(c.Context, p) })
+		if err != nil {
+			return err
+		}
+		return printVerified(c, r)
+	})
 }
 
 func printVerified(c *cli.Context, r *node.Verified) error {

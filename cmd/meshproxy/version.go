@@ -39,23 +39,15 @@ func thisVersion() versionInfo {
 }
 
 func versionCommand() *cli.Command {
-	return &cli.Command{
+	return command(&cli.Command{
 		Name:  "version",
 		Usage: "print the version",
 		Description: `Example:
 
    meshproxy version --json`,
 		Flags: []cli.Flag{jsonFlag()},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			v := thisVersion()
-			if c.Bool("json") {
-				return printJSON(c.App.Writer, v)
-			}
-			_, err := fmt.Fprintf(c.App.Writer, "meshproxy %s %s %s\n", v.Version, v.Go, v.Platform)
-			return err
-		},
-	}
+	}, func(c *cli.Context) error {
+		v := thisVersion()
+		return reportTo(c, false, v, fmt.Sprintf("meshproxy %s %s %s", v.Version, v.Go, v.Platform))
+	})
 }
