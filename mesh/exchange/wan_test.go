@@ -154,20 +154,20 @@ func (l *wan) moved() int64 {
 func TestSilentHomeIsPassedOver(t *testing.T) {
 	w := newWorld(t, 1)
 	asker := w.offices[0]
-	var links []*wan
+	links := map[*office]*wan{}
 	for i := range 3 {
 		o := w.join(fmt.Sprintf("peer%d", i), func(*Config) {})
-		links = append(links, dialOver(t, asker, o, 0, 0))
+		links[o] = dialOver(t, asker, o, 0, 0)
 	}
-	// A name whose nearest home is peer0 and whose next one is not the asker.
-	var n verify.Name
-	for i := 0; ; i++ {
-		n = verify.Name{Module: module.Version{Path: fmt.Sprintf("example.test/m%d", i), Version: "v1.0.0"}, Kind: verify.Mod}
-		if w.home(homeKey(n), 0) == w.offices[1] && w.home(homeKey(n), 1) != asker {
-			break
-		}
-	}
-	holder, err := w.offices[1].x.Claim(t.Context(), n) // so that the asker has to wait
+	// A name whose first two home peers are others. Which peer they are is left
+	// open: where the keys of two peers lie next to each other, one is always the
+	// second when the other is the first. Two of three others are first and second
+	// for some name wherever their keys lie.
+	n := w.someName(func(n verify.Name) bool {
+		return w.home(homeKey(n), 0) != asker && w.home(homeKey(n), 1) != asker
+	})
+	home := w.home(homeKey(n), 0)
+	holder, err := home.x.Claim(t.Context(), n) // so that the asker has to wait
 	if err != nil || holder.Outcome != Fetch {
 		t.Fatal(holder, err)
 	}
@@ -180,14 +180,14 @@ func TestSilentHomeIsPassedOver(t *testing.T) {
 		}
 		claimed <- c
 	}()
-	eventually(t, "the asker waits at its home peer", func() bool { return w.offices[1].x.desk.waiting(claimKey(n)) == 1 })
-	links[0].freeze(true)
+	eventually(t, "the asker waits at its home peer", func() bool { return home.x.desk.waiting(claimKey(n)) == 1 })
+	links[home].freeze(true)
 	start := time.Now()
 	c := <-claimed
 	if c == nil {
 		return
 	}
-	if c.Outcome != Fetch || c.Home == w.offices[1].id() {
+	if c.Outcome != Fetch || c.Home == home.id() {
 		t.Errorf("told %v by %v", c.Outcome, c.Home)
 	} else {
 		c.Lease.Close()

@@ -212,6 +212,20 @@ func (w *world) home(text string, n int) *office {
 	return w.byID(newRing(ids).nearest(text, n+1)[n])
 }
 
+// someName returns a name that is as a test wants it. That there is one is up to
+// the test: peer IDs are random.
+func (w *world) someName(good func(verify.Name) bool) verify.Name {
+	w.t.Helper()
+	for i := range 10_000 {
+		n := verify.Name{Module: module.Version{Path: fmt.Sprintf("example.test/m%d", i), Version: "v1.0.0"}, Kind: verify.Mod}
+		if good(n) {
+			return n
+		}
+	}
+	w.t.Fatal("no name is as it is wanted")
+	return verify.Name{}
+}
+
 // release is a module version made for a test.
 type release struct {
 	module module.Version
