@@ -43,6 +43,7 @@ type Config struct {
 	// a second. Default: DefaultScrubRate; negative: not at all
 	ScrubRate int64
 	NoLAN     bool         // do not look for members by mDNS
+	Reach     Reach        // how other offices get here, where addresses alone do not say
 	Version   string       // of this program, for status
 	Log       *slog.Logger // default: none
 }

@@ -83,6 +83,7 @@ func meshConfig(cfg Config, key crypto.PrivKey, s *store.Store) mesh.Config {
 	return mesh.Config{
 		Key: key, Office: cfg.Office, State: meshState{s}, Datastore: s.Datastore("dht"),
 		Log: cfg.Log, Listen: cfg.P2P, NoLAN: cfg.NoLAN,
+		Announce: cfg.Reach.Announce, Peers: cfg.Reach.Peers, BehindNAT: cfg.Reach.BehindNAT, PortMap: cfg.Reach.PortMap && !onlyHere(cfg.P2P),
 	}
 }
 

@@ -157,6 +157,10 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	if cfg.Refresh <= 0 {
 		return cfg, misuse("--refresh %v: want a time above zero", cfg.Refresh)
 	}
+	cfg.NoLAN = c.Bool("no-lan")
+	if cfg.Reach, err = reach(c); err != nil {
+		return cfg, err
+	}
 	if cfg.MaxSize, err = size(c, "max-size"); err != nil {
 		return cfg, err
 	}

@@ -5,6 +5,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,8 +46,13 @@ type Options struct {
 	Token    string   // joins the mesh of this token; empty founds one or goes on with an old one
 	Upstream string   // --upstream; empty leaves the default
 	SumDB    string   // --sumdb; empty leaves the default
+	Listen   string   // --listen; empty is a loopback port of its own
+	P2P      []string // --p2p; nil is a loopback port of its own, empty leaves the default
 	Flags    []string // more flags
 	Env      []string // NAME=VALUE, added to this process's own
+	// At starts the command somewhere else than here; nil is here. The control socket
+	// is a file, so that At needs to change nothing but the network.
+	At interface{ Start(*exec.Cmd) error }
 }
 
 // Start runs an office on the data directory, logging to DIR.log beside it, and
@@ -56,7 +62,13 @@ func (b Binary) Start(ctx context.Context, data string, o Options) (*Office, err
 	if o.Token != "" {
 		args = []string{"join"}
 	}
-	args = append(args, "--data", data, "--listen", "127.0.0.1:0", "--p2p", "/ip4/127.0.0.1/tcp/0")
+	args = append(args, "--data", data, "--listen", cmp.Or(o.Listen, "127.0.0.1:0"))
+	if o.P2P == nil {
+		o.P2P = []string{"/ip4/127.0.0.1/tcp/0"}
+	}
+	for _, a := range o.P2P {
+		args = append(args, "--p2p", a)
+	}
 	if o.Upstream != "" {
 		args = append(args, "--upstream", o.Upstream)
 	}
@@ -76,7 +88,11 @@ func (b Binary) Start(ctx context.Context, data string, o Options) (*Office, err
 	off.cmd = exec.Command(string(b), args...)
 	off.cmd.Stdout, off.cmd.Stderr = log, log
 	off.cmd.Env = append(environ(), o.Env...)
-	if err := off.cmd.Start(); err != nil {
+	start := off.cmd.Start
+	if o.At != nil {
+		start = func() error { return o.At.Start(off.cmd) }
+	}
+	if err := start(); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -228,8 +244,12 @@ const clockTick = 10 * time.Millisecond
 
 // CPUTime is how long processors worked for the process so far; 0 where the
 // system does not say.
-func (o *Office) CPUTime() time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", o.PID()))
+func (o *Office) CPUTime() time.Duration { return CPUTime(o.PID()) }
+
+// CPUTime is how long processors worked for a process so far; 0 where the system
+// does not say.
+func CPUTime(pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
