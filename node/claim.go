@@ -120,7 +120,7 @@ func (n *Node) shared(ctx context.Context, key string, refresh func(context.Cont
 	if n.isOff() {
 		return n.sharedOnly(ctx, key)
 	}
-	claim, err := n.exchange().ClaimAnswer(ctx, key, n.cfg.Refresh)
+	claim, err := n.exchange().ClaimAnswer(ctx, key, n.freshness())
 	if err != nil {
 		return mutable{}, err
 	}

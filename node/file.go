@@ -69,7 +69,7 @@ func flightKey(ctx context.Context, what string) string {
 
 // answered counts a success and says where it came from.
 func (n *Node) answered(a *protocol.Answer, from origin) *protocol.Answer {
-	a.Source = from.kind
+	a.Source, a.From = from.kind, from.String()
 	size := max(0, a.Size) // of a stream it is not known yet
 	if a.Data != nil {
 		size = int64(len(a.Data))
@@ -121,10 +121,10 @@ func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(*trans
 		from, err = e.firstFetch(ctx, err)
 	}
 	if err != nil {
-		n.log.Info("not obtained", "file", name.String(), "took", time.Since(start), "err", err)
+		n.log.Info("not obtained", "file", name.String(), "request", protocol.RequestID(ctx), "took", time.Since(start), "err", err)
 		return origin{}, err
 	}
-	n.log.Info("obtained", "file", name.String(), "from", from.String(), "took", time.Since(start))
+	n.log.Info("obtained", "file", name.String(), "request", protocol.RequestID(ctx), "from", from.String(), "took", time.Since(start))
 	return from, nil
 }
 

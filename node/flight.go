@@ -66,9 +66,11 @@ func (f *flights[T]) do(ctx context.Context, key string, limit time.Duration, wo
 // first is do for work that has something to show before it ends: it returns
 // when the work has published that, or has ended. early is nil in the latter case.
 func (f *flights[T]) first(ctx context.Context, key string, limit time.Duration, work work[T]) (early any, value T, err error) {
-	hops := protocol.Hops(ctx) // the one thing of the request that its upstream must be told
+	// What goes along of the request that starts the work: what its upstream must
+	// be told, and its name for the log.
+	hops, id := protocol.Hops(ctx), protocol.RequestID(ctx)
 	fl, err := f.join(key, limit, func(ctx context.Context, publish func(any)) (T, error) {
-		return work(protocol.WithHops(ctx, hops), publish)
+		return work(protocol.WithRequestID(protocol.WithHops(ctx, hops), id), publish)
 	})
 	if err != nil {
 		return nil, value, err

@@ -1,11 +1,8 @@
 package node
 
 import (
-	"net/http"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // metricsPath is where Prometheus reads the office's metrics. It is no path of
@@ -61,17 +58,4 @@ func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
-}
-
-// withMetrics answers metricsPath and leaves all else to next, unclean paths
-// included, which a ServeMux would redirect.
-func (n *Node) withMetrics(next http.Handler) http.Handler {
-	own := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == metricsPath {
-			own.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }

@@ -42,7 +42,7 @@ func (m mutable) age() time.Duration { return max(0, time.Since(m.at)) }
 func (n *Node) current(ctx context.Context, key string, o protocol.Options, refresh func(context.Context) (mutable, error)) (mutable, error) {
 	old, err := n.known(key)
 	have := err == nil
-	if have && (o.CachedOnly || old.age() < n.cfg.Refresh) {
+	if have && (o.CachedOnly || old.age() < n.freshness()) {
 		return old, nil
 	}
 	if o.CachedOnly {

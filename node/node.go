@@ -42,10 +42,16 @@ type Config struct {
 	// ScrubRate is how fast everything is read and hashed again, once a day, in bytes
 	// a second. Default: DefaultScrubRate; negative: not at all
 	ScrubRate int64
-	NoLAN     bool         // do not look for members by mDNS
-	Reach     Reach        // how other offices get here, where addresses alone do not say
-	Version   string       // of this program, for status
-	Log       *slog.Logger // default: none
+	// Listener, if set, is used instead of Listen: one that outlives the process keeps
+	// clients waiting, and not refused, while it is started again.
+	Listener net.Listener
+	// Drain is how long the node goes on answering once it is told to end, while
+	// /readyz says that it is about to. Default: 0
+	Drain   time.Duration
+	NoLAN   bool         // do not look for members by mDNS
+	Reach   Reach        // how other offices get here, where addresses alone do not say
+	Version string       // of this program, for status
+	Log     *slog.Logger // default: none
 }
 
 // DefaultScrubRate reads a terabyte in three days, and leaves a disk to others.
@@ -55,7 +61,7 @@ const DefaultScrubRate = 4 << 20
 const DefaultRefresh = time.Minute
 
 // shutdownTime is how long answers under way may take once the node is to end.
-const shutdownTime = 5 * time.Second
+const shutdownTime = 20 * time.Second
 
 func (c *Config) defaults() {
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
@@ -111,6 +117,9 @@ type Node struct {
 	judge     atomic.Pointer[judge]
 	peers     atomic.Pointer[exchange.Exchange]
 
+	refresh atomic.Int64 // a time.Duration: how long mutable answers are good for
+	ending  atomic.Bool  // it was told to end
+
 	http    net.Listener
 	control net.Listener
 
@@ -120,6 +129,9 @@ type Node struct {
 	following *follow
 	news      *news
 	counts    *counters
+	requests  *requestMetrics
+	activity  *activity
+	sites     []site // not changed once it runs
 	registry  *prometheus.Registry
 	closers   []func() error // undo New, in reverse order
 }
@@ -137,7 +149,10 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
 		counts: newCounters(), registry: newRegistry(), following: newFollow(),
+		activity: newActivity(),
 	}
+	n.requests = newRequestMetrics(n.registry)
+	n.refresh.Store(int64(cfg.Refresh))
 	n.questions = newInquiries(n.askMesh, n.followMods)
 	n.news = newNews(n.push)
 	n.later(func() error {
@@ -179,9 +194,11 @@ func (n *Node) openStore(ctx context.Context) error {
 }
 
 func (n *Node) openListener(context.Context) error {
-	var err error
-	if n.http, err = net.Listen("tcp", n.cfg.Listen); err != nil {
-		return fmt.Errorf("serve the go command: %w", err)
+	if n.http = n.cfg.Listener; n.http == nil {
+		var err error
+		if n.http, err = net.Listen("tcp", n.cfg.Listen); err != nil {
+			return fmt.Errorf("serve the go command: %w", err)
+		}
 	}
 	n.later(func() error { return notClosed(n.http.Close()) })
 	return nil
@@ -270,9 +287,16 @@ func (n *Node) Run(ctx context.Context) error {
 			return context.Cause(background)
 		}
 	})
-	handler := protocol.NewHandler(n, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log})
-	n.serve(ctx, g, n.http, protocol.NewServer(n.withMetrics(handler), n.log))
-	n.serve(ctx, g, n.control, &http.Server{Handler: controlHandler(n), ReadHeaderTimeout: controlTimeout})
+	answering, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g.Go(func() error {
+		defer stop()
+		return n.drain(ctx, background)
+	})
+	modules := protocol.NewHandler(n, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log, Observe: n.observe})
+	n.serve(answering, g, n.http, protocol.NewServer(n.handler(answering, modules), n.log))
+	n.serveSites(answering, g)
+	n.serve(answering, g, n.control, &http.Server{Handler: controlHandler(n), ReadHeaderTimeout: controlTimeout})
 	err := g.Wait()
 	n.news.close()
 	end()
@@ -281,6 +305,22 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// drain waits until the node is to end, and then for as long as it is to go on
+// answering, so that whoever sends requests here can look elsewhere first.
+func (n *Node) drain(ctx, background context.Context) error {
+	<-ctx.Done()
+	n.ending.Store(true)
+	if n.cfg.Drain <= 0 || background.Err() != nil {
+		return nil
+	}
+	n.log.Info("ending; requests are still answered", "for", n.cfg.Drain)
+	select {
+	case <-time.After(n.cfg.Drain):
+	case <-background.Done():
+	}
+	return nil
 }
 
 // serve runs an HTTP server until ctx ends; then answers under way get a moment.

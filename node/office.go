@@ -160,7 +160,8 @@ func (n *Node) cutOff(p peer.ID, err error) {
 // Status implements Control.
 func (n *Node) Status(context.Context) (*Status, error) {
 	st := storeStatus(n.cfg.Dir, n.store)
-	st.Upkeep.MaxSize, st.Upkeep.MaxAge, st.Upkeep.ScrubRate = n.cfg.MaxSize, n.cfg.MaxAge, n.cfg.ScrubRate
+	st.Upkeep.MaxSize, st.Upkeep.MaxAge = n.store.Limits()
+	st.Upkeep.ScrubRate = n.cfg.ScrubRate
 	st.Running, st.Version, st.Started = true, n.cfg.Version, n.started.UTC()
 	st.URL = "http://" + reachable(n.http.Addr())
 	meshStatus(st, n.mesh)

@@ -149,7 +149,7 @@ func (h *handler) stream(w *writer, r *http.Request, a *Answer) {
 func (h *handler) abort(w *writer, r *http.Request, err error) {
 	w.cut = true
 	if r.Context().Err() == nil && w.err == nil {
-		h.o.Log.Warn("answer cut off", "path", r.URL.Path, "bytes", w.written, "error", err)
+		h.o.Log.Warn("answer cut off", "path", r.URL.Path, "request", w.id, "bytes", w.written, "error", err)
 	}
 	panic(http.ErrAbortHandler)
 }
@@ -157,8 +157,9 @@ func (h *handler) abort(w *writer, r *http.Request, err error) {
 // fail writes an error.
 func (h *handler) fail(w *writer, r *http.Request, err error) {
 	status := StatusOf(err)
+	w.told = err
 	if status >= http.StatusInternalServerError && context.Cause(r.Context()) == nil {
-		h.o.Log.Warn("request failed", "path", r.URL.Path, "status", status, "error", err)
+		h.o.Log.Warn("request failed", "path", r.URL.Path, "request", w.id, "status", status, "error", err)
 	}
 	text := ErrorText(err.Error())
 	if text == "" {

@@ -57,6 +57,7 @@ type Answer struct {
 	Modtime time.Time     // Last-Modified; zero if not known
 	Age     time.Duration // of a mutable answer: since it was known to be true
 	Source  string        // where it came from, for the Meshproxy-Source header and logs: one word, may be empty
+	From    string        // the same for people, with its name: "peer lisbon"
 	Closer  io.Closer     // released after the answer; may be nil
 }
 

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -30,6 +31,9 @@ type Observation struct {
 	Status   int
 	Bytes    int64 // of the body
 	Source   string
+	From     string // the source with its name
+	ID       string // of the request, see RequestIDHeader
+	Err      error  // what the client was told, if it was an error
 	Duration time.Duration
 	Cut      bool // the connection was cut because content failed midway
 }
@@ -58,13 +62,14 @@ func NewHandler(b Backend, o HandlerOptions) http.Handler {
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := &writer{ResponseWriter: rw, stall: h.o.Stall}
+	w := &writer{ResponseWriter: rw, stall: h.o.Stall, id: requestID(r)}
+	rw.Header()[requestIDs] = []string{w.id}
 	var req Request
-	var source string
+	var source, from string
 	if h.o.Observe != nil {
 		start := time.Now()
 		defer func() {
-			h.o.Observe(Observation{Request: req, Status: w.status, Bytes: w.written, Source: source, Duration: time.Since(start), Cut: w.cut})
+			h.o.Observe(Observation{Request: req, Status: w.status, Bytes: w.written, Source: source, From: from, ID: w.id, Err: w.told, Duration: time.Since(start), Cut: w.cut})
 		}()
 	}
 	defer h.rescue(w, r)
@@ -84,13 +89,13 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		h.catalog(w, r)
 		return
 	}
-	a, err := h.ask(r, req)
+	a, err := h.ask(WithRequestID(r.Context(), w.id), r, req)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	defer a.Close() // of what was only read
-	source = a.Source
+	source, from = a.Source, a.From
 	h.answer(w, r, h.meta(req), a)
 }
 
@@ -104,7 +109,7 @@ func (h *handler) rescue(w *writer, r *http.Request) {
 	if p == http.ErrAbortHandler { // that is how abort ends a request
 		panic(p)
 	}
-	h.o.Log.Error("panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	h.o.Log.Error("panic", "path", r.URL.Path, "request", w.id, "panic", p, "stack", string(debug.Stack()))
 	if w.status == 0 {
 		h.fail(w, r, Errorf(http.StatusInternalServerError, "internal error of this node; its log says more"))
 		return
@@ -140,8 +145,8 @@ func (h *handler) parse(r *http.Request) (Request, *http.Request, error) {
 }
 
 // ask puts a request to the backend.
-func (h *handler) ask(r *http.Request, req Request) (*Answer, error) {
-	ctx, o := r.Context(), Options{CachedOnly: req.CachedOnly}
+func (h *handler) ask(ctx context.Context, r *http.Request, req Request) (*Answer, error) {
+	o := Options{CachedOnly: req.CachedOnly}
 	switch req.Op {
 	case OpFile:
 		return h.backend.File(ctx, req.Name, o)

@@ -24,7 +24,9 @@ type writer struct {
 	armed   time.Time // when the deadline was last moved
 	status  int       // 0 before WriteHeader
 	written int64
-	err     error // of the first write that failed
+	id      string // of the request
+	told    error  // what the client was told instead of content
+	err     error  // of the first write that failed
 	cut     bool
 }
 

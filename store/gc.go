@@ -43,6 +43,18 @@ type GCReport struct {
 	DiskAfter  int64
 }
 
+// Limits are Options.MaxSize and MaxAge as they are now.
+func (s *Store) Limits() (maxSize int64, maxAge time.Duration) {
+	return s.maxSize.Load(), time.Duration(s.maxAge.Load())
+}
+
+// SetLimits replaces Options.MaxSize and MaxAge; Run keeps to them from its next
+// round on.
+func (s *Store) SetLimits(maxSize int64, maxAge time.Duration) {
+	s.maxSize.Store(maxSize)
+	s.maxAge.Store(int64(maxAge))
+}
+
 // lowWater is the part of MaxSize down to which GC drops once above it, so that
 // it does not run for each release.
 const lowWater = 0.9
@@ -52,11 +64,12 @@ const lowWater = 0.9
 // goes on serving. Records stay: they are small, and are what a name means. It may
 // be interrupted at any time.
 func (s *Store) GC(ctx context.Context, o GCOptions) (*GCReport, error) {
+	maxSize, maxAge := s.Limits()
 	if o.MaxSize == 0 {
-		o.MaxSize = s.o.MaxSize
+		o.MaxSize = maxSize
 	}
 	if o.MaxAge == 0 {
-		o.MaxAge = s.o.MaxAge
+		o.MaxAge = maxAge
 	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}

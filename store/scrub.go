@@ -246,12 +246,12 @@ func (s *Store) Run(ctx context.Context) error {
 			s.healAll(ctx)
 		case <-flush.C:
 			s.flushReads(ctx)
-			if s.o.MaxSize > 0 && s.Accounting().FileBytes > s.o.MaxSize {
+			if maxSize, _ := s.Limits(); maxSize > 0 && s.Accounting().FileBytes > maxSize {
 				s.collect(ctx)
 			}
 		case <-age.C:
 			s.rememberBad()
-			if s.o.MaxAge > 0 {
+			if _, maxAge := s.Limits(); maxAge > 0 {
 				s.collect(ctx)
 			}
 		}

@@ -70,10 +70,12 @@ type Store struct {
 	syncs     chan *write
 	idle      chan struct{} // closed when writer and syncer have ended
 	failed    failure
-	broken    atomic.Bool // failed so that reading is not safe either
-	acct      Accounting  // owned by the writer
-	number    uint64      // owned by the writer: of the newest stream
-	arrival   uint64      // owned by the writer: the latest time in the index of arrivals
+	maxSize   atomic.Int64 // limits, see Limits
+	maxAge    atomic.Int64 // a time.Duration
+	broken    atomic.Bool  // failed so that reading is not safe either
+	acct      Accounting   // owned by the writer
+	number    uint64       // owned by the writer: of the newest stream
+	arrival   uint64       // owned by the writer: the latest time in the index of arrivals
 	published atomic.Pointer[Accounting]
 	epoch     atomic.Uint64
 	synced    string // owned by the syncer: files whose directory entry is durable
@@ -111,7 +113,7 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 func newStore(dir, data string, o Options) *Store {
-	return &Store{
+	s := &Store{
 		o: o, dir: dir, data: data,
 		writes: make(chan *write, maxBatchOps), syncs: make(chan *write, maxBatchOps), idle: make(chan struct{}),
 		reclaiming: make(chan struct{}, 1), closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
@@ -119,6 +121,8 @@ func newStore(dir, data string, o Options) *Store {
 		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
 		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
 	}
+	s.SetLimits(o.MaxSize, o.MaxAge)
+	return s
 }
 
 // open takes the directory, and starts the store in it.
