@@ -114,7 +114,7 @@ func (n *Node) tell(s *verify.Signed) { n.news.add(s) }
 func (n *Node) push(ctx context.Context, batch []*verify.Signed) {
 	var roots []verify.Digest
 	for _, s := range batch {
-		if s.Record.Name.Kind == verify.Zip {
+		if s.Record.Name.Kind == verify.Zip && n.exchange().Public(s.Record.Name.Module.Path) {
 			roots = append(roots, s.Record.Digest)
 		}
 	}

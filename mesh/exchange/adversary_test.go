@@ -25,12 +25,14 @@ type adversary struct {
 	alone bool // a transfer from it alone succeeds
 
 	// before is called when a stream is opened.
-	before func()
+	before func(context.Context)
 	// opened may change the answer to filesOpen and the frame after it.
 	opened func(m *filesOpened, frame []byte) []byte
 	// file may change the n-th file; write says whether it is sent at all, and
 	// after an error the stream is left as the error says.
 	file func(n int, head *fileHead, data []byte) ([]byte, error)
+	// hold is called before the n-th file is looked at.
+	hold func(ctx context.Context, n int)
 	// send may send in its own way.
 	send func(ctx context.Context, l *link, data []byte) error
 }
@@ -60,7 +62,7 @@ func (a adversary) takeOver(o *office) {
 
 func (a adversary) serve(ctx context.Context, o *office, l *link) error {
 	if a.before != nil {
-		a.before()
+		a.before(ctx)
 	}
 	var open filesOpen
 	if err := l.recv(&open, maxOpen); err != nil {
@@ -133,6 +135,9 @@ func (a adversary) sendFile(ctx context.Context, o *office, l *link, n int, line
 	}
 	head := fileHead{Index: line, Method: raw.Method, CRC32: raw.CRC32, Packed: uint64(raw.CompressedSize), Size: uint64(raw.Size)}
 	data = data[offset:]
+	if a.hold != nil {
+		a.hold(ctx, n)
+	}
 	if a.file != nil {
 		if data, err = a.file(n, &head, data); errors.Is(err, errHang) {
 			l.flush()
@@ -154,6 +159,15 @@ func (a adversary) sendFile(ctx context.Context, o *office, l *link, n int, line
 		return ferr
 	}
 	return err
+}
+
+// await waits for a gate of a test, but not longer than the office lives: a test
+// that fails before it opens the gate ends its offices.
+func await(ctx context.Context, gate <-chan struct{}) {
+	select {
+	case <-gate:
+	case <-ctx.Done():
+	}
 }
 
 // bomb is a DEFLATE stream of a few bytes that inflates to many.

@@ -32,8 +32,8 @@ func (x *Exchange) Answers(ctx context.Context, key string) ([]Answer, error) {
 	ctx, cancel := x.within(ctx)
 	defer cancel()
 	live, connected := x.candidates()
-	connected = x.health.rank(connected)
-	peers := union(newRing(live).nearest(keyHome(key), x.cfg.Homes), connected[:min(len(connected), maxAnswersAsked)])
+	connected = x.sharing(x.health.rank(connected), keyPath(key))
+	peers := union(x.homes(newRing(live), keyHome(key), keyPath(key), x.cfg.Homes), connected[:min(len(connected), maxAnswersAsked)])
 	type reply struct {
 		a   *Answer
 		err error
@@ -102,7 +102,7 @@ func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string) (a *Ans
 }
 
 // answerAnswers is the answerer's side of AnswersID.
-func (x *Exchange) answerAnswers(_ context.Context, _ peer.ID, l *link) error {
+func (x *Exchange) answerAnswers(_ context.Context, from peer.ID, l *link) error {
 	var req answersRequest
 	if err := l.recv(&req, maxRequest); err != nil {
 		return err
@@ -113,6 +113,9 @@ func (x *Exchange) answerAnswers(_ context.Context, _ peer.ID, l *link) error {
 	for i, key := range req.Keys {
 		if err := checkKey(key); err != nil {
 			return err
+		}
+		if !x.shares(from, keyPath(key)) {
+			continue
 		}
 		value, at, err := x.cfg.Backend.Answer(key)
 		if err != nil || len(value) > maxAnswer {

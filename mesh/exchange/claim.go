@@ -143,6 +143,10 @@ type nearerError struct{ peer peer.ID }
 
 func (e *nearerError) Error() string { return fmt.Sprintf("%v is nearer", e.peer) }
 
+// errDeclined is a home peer's word that it does not speak of this module with
+// this node.
+var errDeclined = errors.New("the home peer does not speak of it")
+
 // follow makes p the next to be tried, if it was not tried before.
 func (h *homeSearch) follow(p peer.ID) bool {
 	if h.tried[p] || h.follows == maxFollowed || p == h.x.self || !slices.Contains(h.order, p) {
@@ -154,7 +158,7 @@ func (h *homeSearch) follow(p peer.ID) bool {
 }
 
 func (x *Exchange) homesFor(c claimed) *homeSearch {
-	all := union([]peer.ID{x.self}, x.cfg.Members.Members())
+	all := x.sharing(union([]peer.ID{x.self}, x.cfg.Members.Members()), c.path())
 	return &homeSearch{
 		x: x, order: newRing(all).nearest(c.home, len(all)),
 		tried: map[peer.ID]bool{}, until: time.Now().Add(homeBudget),
@@ -252,6 +256,8 @@ func (x *Exchange) claimAt(ctx context.Context, home peer.ID, c claimed, req *cl
 // reply that came over the wire is checked.
 func (r *claimReply) claim(c claimed) (*Claim, error) {
 	switch r.State {
+	case claimDeclined:
+		return nil, errDeclined
 	case claimNearer:
 		if ids := peersOf(r.Holders); len(ids) == 1 {
 			return nil, &nearerError{ids[0]}

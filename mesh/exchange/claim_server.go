@@ -125,7 +125,7 @@ func (x *Exchange) nearer(from peer.ID, c claimed, unreached []peer.ID) (peer.ID
 		return "", false
 	}
 	_, connected := x.candidates()
-	around := slices.DeleteFunc(connected, func(p peer.ID) bool { return p == from || slices.Contains(unreached, p) })
+	around := slices.DeleteFunc(x.sharing(connected, c.path()), func(p peer.ID) bool { return p == from || slices.Contains(unreached, p) })
 	p := newRing(append(around, x.self)).nearest(c.home, 1)[0]
 	return p, p != x.self
 }
@@ -153,6 +153,9 @@ func (x *Exchange) answerClaim(ctx context.Context, from peer.ID, l *link) error
 	c, err := req.check()
 	if err != nil {
 		return err
+	}
+	if !x.shares(from, c.path()) {
+		return l.send(&claimReply{State: claimDeclined}, maxClaim)
 	}
 	if p, ok := x.nearer(from, c, peersOf(req.Unreached)); ok {
 		return l.send(&claimReply{State: claimNearer, Holders: rawPeers([]peer.ID{p})}, maxClaim)

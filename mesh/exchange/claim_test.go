@@ -240,24 +240,45 @@ func TestAloneEachFetchesForItself(t *testing.T) {
 }
 
 func TestStalledFetcherIsReplaced(t *testing.T) {
-	w := newWorld(t, 4, func(_ int, c *Config) { c.Stall = time.Second })
+	w := newWorld(t, 4, func(_ int, c *Config) { c.Stall = 2 * time.Second })
 	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 1))
-	release := make(chan struct{})
-	var fetches atomic.Int32
+	var fetches, done atomic.Int32
 	claimAll(t, w, r.name(verify.Zip), func(o *office, l *Lease) {
 		defer l.Close()
-		if fetches.Add(1) == 1 {
-			<-release // alive, but without progress
+		if fetches.Add(1) == 1 { // alive, but without progress
+			eventually(t, "another one is done", func() bool { return done.Load() > 0 })
 			return
 		}
+		stop := progressing(l)
+		defer stop()
 		if err := l.Done(t.Context(), o.admit(r)); err != nil {
 			t.Error(err)
 		}
-		close(release)
+		done.Add(1)
 	})
 	if n := fetches.Load(); n != 2 {
 		t.Errorf("%d fetches, want 2", n)
 	}
+}
+
+// progressing reports progress on a lease all the time, as a fetch does that bytes
+// come in for, until stop is called.
+func progressing(l *Lease) (stop func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(heartbeat / 2)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				l.Progress(1)
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() { close(ended); <-done }
 }
 
 // TestOneMishapDoesNotSplitTheHerd makes an office believe that the home peer is

@@ -82,7 +82,8 @@
 //	                          holders that it tried in vain (maxHolders); nearer
 //	                          members that it could not claim at (maxHolders)
 //	answerer claimReply*      wait (repeated every heartbeat), fetch, holders,
-//	                          answer, refused, failed, or nearer: go there
+//	                          answer, refused, failed, nearer: go there, or
+//	                          declined: go to the next home peer
 //	asker    claimReport*     after fetch: alive (repeated every heartbeat, with
 //	                          a counter of progress), then done, answer, refused
 //	                          or failed
@@ -98,6 +99,20 @@
 //	asker    answersRequest   keys; maxRequest bytes, maxNames keys
 //	answerer answersEntry*    key, value and time; maxAnswer bytes of value
 //	answerer answersEntry     with End set
+//
+// # Who may learn what
+//
+// Config.Share says which member may have, or learn anything of, which module. To
+// one who may not, a module that is here is as one that is not: records and answers
+// are not known, a release is absent, a listing is no dictionary, pushes are
+// refused, a claim is declined. The asker's side asks Share too: a member that may
+// not learn of a module is not asked about it, told of it, counted among its home
+// peers or given a copy, and what not every member may know is not looked for in
+// the DHT. A key's module is the text before its first space, or what a lookup in a
+// checksum database is about.
+//
+// A file is asked for as a line of a listing that the asker may have, never by its
+// digest alone.
 //
 // # Limits of a server
 //

@@ -88,7 +88,11 @@ type Config struct {
 	Budget time.Duration // for a question to members, beyond the round trip; 0 is 300 ms
 	Stall  time.Duration // a fetcher without progress for so long is replaced; 0 is 30 s
 
-	Share    func(path string) bool     // whether a module is handed to other members; nil is yes
+	// Share reports whether member p may have, or learn anything of, the module of a
+	// path; nil is yes. It is asked for every name and peer, in both directions: who
+	// may not learn of a module is not asked about it either. It must neither block
+	// nor be slow, and may change its mind at any time.
+	Share    func(p peer.ID, path string) bool
 	Up, Down Bandwidth                  // limits of what is sent and received
 	CutOff   func(p peer.ID, err error) // told of a peer that keeps lying; must not block
 
@@ -199,11 +203,6 @@ func (x *Exchange) within(ctx context.Context) (context.Context, context.CancelF
 	ctx, cancel := context.WithCancel(ctx)
 	unhook := context.AfterFunc(x.ctx, cancel)
 	return ctx, func() { unhook(); cancel() }
-}
-
-// shared reports whether a module may be handed to other members.
-func (x *Exchange) shared(path string) bool {
-	return x.cfg.Share == nil || x.cfg.Share(path)
 }
 
 // liar notes that p sent something that is not what it was said to be. A peer

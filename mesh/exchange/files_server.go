@@ -34,11 +34,11 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 	if open.Class == Client {
 		defer x.limits.client()()
 	}
-	text, listing, ok := x.heldListing(module.Version{Path: open.Path, Version: open.Version}, root)
+	text, listing, ok := x.heldListing(from, module.Version{Path: open.Path, Version: open.Version}, root)
 	if !ok {
 		return l.send(&filesOpened{Status: filesAbsent}, maxOpen)
 	}
-	if err := x.sendOpened(l, &open, root, text); err != nil {
+	if err := x.sendOpened(l, from, &open, root, text); err != nil {
 		return err
 	}
 	l.idle = wantTimeout
@@ -61,11 +61,12 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 	}
 }
 
-// heldListing returns the listing of a release that this node may hand out. The
-// names in it say which module it is, so that nobody gets the files of a module
-// that is kept to this office by asking under another's name.
-func (x *Exchange) heldListing(m module.Version, root verify.Digest) ([]byte, verify.Listing, bool) {
-	if module.Check(m.Path, m.Version) != nil || !x.shared(m.Path) {
+// heldListing returns the listing of a release that p may have. The names in it
+// say which module it is, so that nobody gets the files of a module that is kept
+// from him by asking under another's name; and files are asked for as lines of a
+// listing only, so that nobody gets one by its digest alone.
+func (x *Exchange) heldListing(p peer.ID, m module.Version, root verify.Digest) ([]byte, verify.Listing, bool) {
+	if module.Check(m.Path, m.Version) != nil || !x.shares(p, m.Path) {
 		return nil, verify.Listing{}, false
 	}
 	text, err := x.cfg.Backend.Listing(root)
@@ -79,7 +80,7 @@ func (x *Exchange) heldListing(m module.Version, root verify.Digest) ([]byte, ve
 	return text, listing, true
 }
 
-func (x *Exchange) sendOpened(l *link, open *filesOpen, root verify.Digest, text []byte) error {
+func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.Digest, text []byte) error {
 	m := filesOpened{Status: filesPartial}
 	if x.cfg.Backend.HasZip(root) {
 		m.Status = filesReady
@@ -87,7 +88,7 @@ func (x *Exchange) sendOpened(l *link, open *filesOpen, root verify.Digest, text
 	if !open.Listing {
 		return l.send(&m, maxOpen)
 	}
-	base, dict := x.commonBase(open.Bases)
+	base, dict := x.commonBase(to, open.Bases)
 	frame, err := packListing(text, dict)
 	if err != nil {
 		return err
@@ -102,11 +103,12 @@ func (x *Exchange) sendOpened(l *link, open *filesOpen, root verify.Digest, text
 	return l.flush()
 }
 
-// commonBase returns the first of the asker's listings that is here too.
-func (x *Exchange) commonBase(bases [][]byte) (root, text []byte) {
+// commonBase returns the first of the asker's listings that is here too, and that p
+// may know to be here.
+func (x *Exchange) commonBase(p peer.ID, bases [][]byte) (root, text []byte) {
 	for _, b := range bases[:min(len(bases), maxBases)] {
 		if d, err := digestOf(b); err == nil {
-			if text, err := x.cfg.Backend.Listing(d); err == nil {
+			if text, err := x.cfg.Backend.Listing(d); err == nil && x.shares(p, listingPath(text)) {
 				return b, text
 			}
 		}

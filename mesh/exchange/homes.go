@@ -31,17 +31,32 @@ func newRing(ids []peer.ID) *ring {
 
 // nearest returns at most n peers, nearest to text first.
 func (r *ring) nearest(text string, n int) []peer.ID {
+	return r.nearestOf(text, n, func(peer.ID) bool { return true })
+}
+
+// homes returns those n peers of a ring that are at home for a text about a module:
+// the nearest ones that may learn of it.
+func (x *Exchange) homes(r *ring, text, path string, n int) []peer.ID {
+	return r.nearestOf(text, n, func(p peer.ID) bool { return x.shares(p, path) })
+}
+
+// nearestOf is nearest among the peers that are good.
+func (r *ring) nearestOf(text string, n int, good func(peer.ID) bool) []peer.ID {
 	type at struct {
 		distance [sha256.Size]byte
 		id       peer.ID
 	}
 	key := sha256.Sum256([]byte(text))
-	all := make([]at, len(r.ids))
+	all := make([]at, 0, len(r.ids))
 	for i, id := range r.ids {
-		all[i].id = id
-		for j, b := range r.keys[i] {
-			all[i].distance[j] = b ^ key[j]
+		if !good(id) {
+			continue
 		}
+		a := at{id: id}
+		for j, b := range r.keys[i] {
+			a.distance[j] = b ^ key[j]
+		}
+		all = append(all, a)
 	}
 	slices.SortFunc(all, func(a, b at) int { return bytes.Compare(a.distance[:], b.distance[:]) })
 	ids := make([]peer.ID, min(n, len(all)))

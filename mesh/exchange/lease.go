@@ -79,6 +79,9 @@ func (l *Lease) keep(ctx context.Context) {
 			l.x.log.Debug("lease lost its home peer", "key", t.claim().key, "err", err)
 			next = l.x.resume(ctx, t.claim())
 		}
+		if ctx.Err() != nil && next == nil {
+			return // it ends with a report, which finds the next home peer itself
+		}
 		if next == nil {
 			close(l.lost)
 			return
@@ -122,7 +125,7 @@ func (x *Exchange) resume(ctx context.Context, c claimed) turn {
 			}
 		}
 		t.close(err)
-		if err == nil {
+		if err == nil && r.State != claimDeclined {
 			return nil
 		}
 		search.failed(home)

@@ -64,6 +64,7 @@ type Transfer struct {
 	start   time.Time
 	cancel  context.CancelCauseFunc
 	workers sync.WaitGroup // and puts of theirs
+	stuck   chan struct{}  // capacity 1; tells run that nobody who is asked has what is left
 	ended   chan struct{}
 
 	mu       sync.Mutex // guards what follows
@@ -101,7 +102,7 @@ func (x *Exchange) Begin(ctx context.Context, req PullRequest) (*Transfer, error
 	tctx, undo := x.within(ctx)
 	tctx, cancel := context.WithCancelCause(tctx)
 	t := &Transfer{
-		x: x, req: req, start: time.Now(), ended: make(chan struct{}),
+		x: x, req: req, start: time.Now(), ended: make(chan struct{}), stuck: make(chan struct{}, 1),
 		cancel:  func(err error) { cancel(err); undo() },
 		buffers: semaphore.NewWeighted(maxBuffered),
 		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{}, sources: map[peer.ID]*source{},
@@ -146,7 +147,8 @@ func (t *Transfer) begin(ctx context.Context) (*source, error) {
 // is alone.
 func (t *Transfer) addHolders(ids []peer.ID) {
 	for _, p := range ids {
-		if p != t.x.self && !t.tried[p] && !slices.Contains(t.holders, p) && t.x.cfg.Members.IsMember(p) && !t.x.health.banned(p) {
+		if p != t.x.self && !t.tried[p] && !slices.Contains(t.holders, p) &&
+			t.x.cfg.Members.IsMember(p) && !t.x.health.banned(p) && t.x.shares(p, t.req.Module.Path) {
 			t.holders = append(t.holders, p)
 		}
 	}
@@ -168,7 +170,7 @@ func (t *Transfer) nextHolder() (peer.ID, bool) {
 // providers asks the DHT for holders and returns when the first answered, or
 // after providerBudget; those that come later are not waited for.
 func (t *Transfer) providers(ctx context.Context) []peer.ID {
-	if t.x.cfg.Routing == nil {
+	if t.x.cfg.Routing == nil || !t.x.Public(t.req.Module.Path) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, providerBudget)
@@ -331,6 +333,7 @@ func (t *Transfer) supervise(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-t.stuck:
 		case <-ctx.Done():
 		}
 	}

@@ -66,7 +66,7 @@ func TestLargeFileGoesOnWhereItBroke(t *testing.T) {
 		return data, nil
 	}}.takeOver(breaks)
 	var offset atomic.Int64
-	adversary{before: func() { <-broke }, file: func(_ int, head *fileHead, data []byte) ([]byte, error) {
+	adversary{before: func(ctx context.Context) { await(ctx, broke) }, file: func(_ int, head *fileHead, data []byte) ([]byte, error) {
 		if head.Packed > largeFile {
 			offset.Store(int64(head.Packed) - int64(len(data)))
 		}
@@ -126,11 +126,10 @@ func TestZipIsStreamedWhileItArrives(t *testing.T) {
 	w.offices[0].admit(r)
 	var release sync.Once
 	gate := make(chan struct{})
-	adversary{file: func(n int, _ *fileHead, data []byte) ([]byte, error) {
+	adversary{hold: func(ctx context.Context, n int) {
 		if n == 50 {
-			<-gate
+			await(ctx, gate)
 		}
-		return data, nil
 	}}.takeOver(w.offices[0])
 	o := w.offices[1]
 	tr := o.begin(r, w.offices[0].id())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,7 +26,7 @@ type PushResult struct {
 }
 
 // Push hands records that this node made or holds to the home peers of their
-// names. held says which of them this node holds the bytes of. Results come for
+// names, as far as they may learn of them. held says which of them this node holds the bytes of. Results come for
 // the peers that answered; the error joins those of the others and is nil if
 // every home peer answered.
 func (x *Exchange) Push(ctx context.Context, records []*verify.Signed, held func(*verify.Signed) bool) ([]PushResult, error) {
@@ -35,7 +36,7 @@ func (x *Exchange) Push(ctx context.Context, records []*verify.Signed, held func
 	ring := newRing(live)
 	plan := map[peer.ID][]*verify.Signed{}
 	for _, s := range records {
-		for _, p := range ring.nearest(homeKey(s.Record.Name), x.cfg.Homes) {
+		for _, p := range x.homes(ring, homeKey(s.Record.Name), s.Record.Name.Module.Path, x.cfg.Homes) {
 			plan[p] = append(plan[p], s)
 		}
 	}
@@ -63,8 +64,12 @@ func (x *Exchange) Push(ctx context.Context, records []*verify.Signed, held func
 	return all, errors.Join(errs...)
 }
 
-// PushTo hands records to one peer, in batches of maxPush.
+// PushTo hands records to one peer, in batches of maxPush, but for those of modules
+// that it may not learn of.
 func (x *Exchange) PushTo(ctx context.Context, p peer.ID, records []*verify.Signed, held func(*verify.Signed) bool) ([]PushResult, error) {
+	if x.cfg.Share != nil {
+		records = slices.DeleteFunc(slices.Clone(records), func(s *verify.Signed) bool { return !x.shares(p, s.Record.Name.Module.Path) })
+	}
 	var all []PushResult
 	for len(records) > 0 {
 		batch := records[:min(len(records), maxPush)]
@@ -170,7 +175,7 @@ func (x *Exchange) takeRecord(ctx context.Context, from peer.ID, envelope []byte
 		x.liar(from, err)
 		return x.pushed(pushReply{Status: PushRefused})
 	}
-	if !x.shared(s.Record.Name.Module.Path) {
+	if !x.shares(from, s.Record.Name.Module.Path) {
 		return x.pushed(pushReply{Status: PushRefused})
 	}
 	status := PushAccepted

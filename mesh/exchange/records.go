@@ -62,7 +62,7 @@ func (x *Exchange) Records(ctx context.Context, names []verify.Name, o RecordsOp
 	q := newInquiry(names, o)
 	live, connected := x.candidates()
 	live, connected = except(live, o.Except), x.health.rank(except(connected, o.Except))
-	x.round(ctx, q, q.plan(live, connected, x.cfg.Homes))
+	x.round(ctx, q, x.plan(q, live, connected))
 	if second := q.secondPlan(); len(second) > 0 {
 		x.round(ctx, q, second)
 	}
@@ -112,23 +112,25 @@ func newInquiry(names []verify.Name, o RecordsOptions) *inquiry {
 
 // plan says whom to ask what: for each name one peer in full, the best of the
 // home peers if one is connected, and home peers and connected members in brief,
-// so that a record crosses the link once.
-func (q *inquiry) plan(live, connected []peer.ID, homes int) map[peer.ID]*question {
+// so that a record crosses the link once. Who may not learn of a module is not
+// asked about it.
+func (x *Exchange) plan(q *inquiry, live, connected []peer.ID) map[peer.ID]*question {
 	ring := newRing(live)
 	rank := map[peer.ID]int{} // connected ones only
 	for i, p := range connected {
 		rank[p] = i
 	}
-	near := connected[:min(len(connected), maxAsked)]
 	plan := map[peer.ID]*question{}
 	homesOf := map[string][]peer.ID{}
 	for i := range q.found {
-		key := homeKey(q.found[i].Name)
+		key, path := homeKey(q.found[i].Name), q.found[i].Name.Module.Path
 		home, ok := homesOf[key]
 		if !ok {
-			home = ring.nearest(key, homes)
+			home = x.homes(ring, key, path, x.cfg.Homes)
 			homesOf[key] = home
 		}
+		near := x.sharing(connected, path)
+		near = near[:min(len(near), maxAsked)]
 		peers := union(home, near)
 		if len(peers) == 0 {
 			continue

@@ -26,7 +26,7 @@ func (x *Exchange) answerRecords(_ context.Context, from peer.ID, l *link) error
 	}
 	var mods []*verify.Signed
 	for i, w := range req.Full {
-		s, err := x.answerName(l, i, w, false)
+		s, err := x.answerName(l, from, i, w, false)
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (x *Exchange) answerRecords(_ context.Context, from peer.ID, l *link) error
 		}
 	}
 	for i, w := range req.Brief {
-		s, err := x.answerName(l, i, w, true)
+		s, err := x.answerName(l, from, i, w, true)
 		if err != nil {
 			return err
 		}
@@ -49,19 +49,19 @@ func (x *Exchange) answerRecords(_ context.Context, from peer.ID, l *link) error
 		if err := l.flush(); err != nil {
 			return err
 		}
-		end.Related = x.related(mods)
+		end.Related = x.related(from, mods)
 	}
 	return l.send(&end, maxEntry)
 }
 
 // answerName sends an entry if there is anything to say about the name, and
 // returns the record that the entry is about.
-func (x *Exchange) answerName(l *link, index int, w wireName, brief bool) (*verify.Signed, error) {
+func (x *Exchange) answerName(l *link, from peer.ID, index int, w wireName, brief bool) (*verify.Signed, error) {
 	n, err := w.name()
 	if err != nil {
 		return nil, err
 	}
-	if !x.shared(n.Module.Path) {
+	if !x.shares(from, n.Module.Path) {
 		return nil, nil
 	}
 	e := recordsEntry{Brief: brief, Index: uint32(index)}
@@ -92,8 +92,8 @@ func (x *Exchange) answerName(l *link, index int, w wireName, brief bool) (*veri
 }
 
 // related lists the go.mod files that mods require, directly or through others
-// held here, as far as this node holds and shares them.
-func (x *Exchange) related(mods []*verify.Signed) []wireName {
+// held here, as far as this node holds them and shares them with the peer.
+func (x *Exchange) related(with peer.ID, mods []*verify.Signed) []wireName {
 	seen := map[module.Version]bool{}
 	for _, s := range mods {
 		seen[s.Record.Name.Module] = true
@@ -112,7 +112,7 @@ func (x *Exchange) related(mods []*verify.Signed) []wireName {
 			}
 			seen[m] = true
 			n := verify.Name{Module: m, Kind: verify.Mod}
-			if n.Check() != nil || !x.shared(m.Path) {
+			if n.Check() != nil || !x.shares(with, m.Path) {
 				continue
 			}
 			if s, err := x.cfg.Backend.Record(n); err == nil {

@@ -136,31 +136,6 @@ func TestNobodyReachedIsNotNobodyHasIt(t *testing.T) {
 	}
 }
 
-func TestSharingNothing(t *testing.T) {
-	w := newWorld(t, 2, func(i int, c *Config) {
-		if i == 0 {
-			c.Share = func(path string) bool { return path != "example.test/private" }
-		}
-	})
-	private := newRelease(t, "example.test/private", "v1.0.0", sources(1, 3))
-	public := newRelease(t, "example.test/public", "v1.0.0", sources(1, 3))
-	for _, r := range []*release{private, public} {
-		w.offices[0].admit(r)
-	}
-	reply, err := w.offices[1].x.Records(t.Context(), []verify.Name{private.name(verify.Zip), public.name(verify.Zip)}, RecordsOptions{})
-	if err != nil || len(reply.Found[0].Records) != 0 || len(reply.Found[1].Records) != 1 {
-		t.Errorf("records: %+v, %v", reply, err)
-	}
-	if _, err := w.offices[1].fetch(t.Context(), private, w.offices[0].id()); !errors.Is(err, ErrUnknown) {
-		t.Errorf("pull of what is not shared: %v, want ErrUnknown", err)
-	}
-	disguised := *private
-	disguised.module = public.module
-	if _, err := w.offices[1].fetch(t.Context(), &disguised, w.offices[0].id()); !errors.Is(err, ErrUnknown) {
-		t.Errorf("pull under another name: %v, want ErrUnknown", err)
-	}
-}
-
 func TestStrangersAreNotAnswered(t *testing.T) {
 	w := newWorld(t, 2)
 	w.mu.Lock()

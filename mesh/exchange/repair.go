@@ -190,7 +190,6 @@ func (r *repairer) some(ctx context.Context, names []verify.Name) {
 		return
 	}
 	for batch := range slices.Chunk(names, repairBatch) {
-		batch = slices.DeleteFunc(slices.Clone(batch), func(n verify.Name) bool { return !r.x.shared(n.Module.Path) })
 		around := newRing(append(slices.Clone(connected), r.x.self))
 		if err := r.tell(ctx, around, batch); err != nil {
 			r.x.log.Debug("some home peers were not told", "err", err)
@@ -212,7 +211,7 @@ func (r *repairer) tell(ctx context.Context, around *ring, names []verify.Name) 
 		if err != nil {
 			continue
 		}
-		for _, p := range around.nearest(homeKey(n), r.x.cfg.Homes) {
+		for _, p := range r.x.homes(around, homeKey(n), n.Module.Path, r.x.cfg.Homes) {
 			if _, told := r.told[p][r.hash(n)]; told || p == r.x.self {
 				continue
 			}
@@ -296,7 +295,7 @@ func (x *Exchange) hasRecords(ctx context.Context, p peer.ID, names []verify.Nam
 func (r *repairer) copy(ctx context.Context, around *ring, names []verify.Name) error {
 	var lacking []verify.Name
 	for _, n := range names {
-		if n.Kind != verify.Zip || !slices.Contains(around.nearest(homeKey(n), r.x.cfg.Homes+r.o.Replicas), r.x.self) {
+		if n.Kind != verify.Zip || !slices.Contains(r.x.homes(around, homeKey(n), n.Module.Path, r.x.cfg.Homes+r.o.Replicas), r.x.self) {
 			continue
 		}
 		if s, err := r.x.cfg.Backend.Record(n); err == nil && !r.x.cfg.Backend.HasZip(s.Record.Digest) {
@@ -342,7 +341,7 @@ func (r *repairer) turn(around *ring, f Found) bool {
 	for _, p := range f.Own {
 		offices[r.office(p)] = true
 	}
-	for _, p := range around.nearest(homeKey(f.Name), len(around.ids)) {
+	for _, p := range r.x.homes(around, homeKey(f.Name), f.Name.Module.Path, len(around.ids)) {
 		if len(offices) >= r.o.Replicas {
 			return false
 		}

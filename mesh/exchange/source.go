@@ -91,6 +91,7 @@ func (s *source) open(wantListing bool) (err error) {
 		return err
 	}
 	start := time.Now()
+	s.l.dripping = true
 	reply, err := s.recvOpened()
 	if err != nil {
 		return err
@@ -216,6 +217,7 @@ func (s *source) next() (more, idle bool, changed chan struct{}) {
 	idle = len(t.sched.peers[s.peer].asked) == 0
 	if more && idle {
 		t.relieve(s.peer, now)
+		t.noteStuck()
 	}
 	changed = t.changed
 	wants := t.wants(s, batch)
@@ -234,6 +236,19 @@ func (s *source) next() (more, idle bool, changed chan struct{}) {
 		}
 	}
 	return true, idle, changed
+}
+
+// noteStuck tells the supervisor when nobody has anything to send of what is left;
+// the caller holds mu. Workers without work do not end by themselves: there may be
+// something to take over.
+func (t *Transfer) noteStuck() {
+	if !t.sched.idle() || !t.sched.stuck() {
+		return
+	}
+	select {
+	case t.stuck <- struct{}{}:
+	default: // it was told
+	}
 }
 
 // relieve takes out a peer that is slow with a large file, if p is much faster;

@@ -158,15 +158,16 @@ type claimState uint8
 // States of a claim on the wire. The first three and nearer are said by the
 // answerer only, alive by the fetcher only.
 const (
-	claimWait    claimState = iota + 1
-	claimFetch              // you fetch; the stream is the lease
-	claimEnded              // the report was taken
-	claimAlive              // still fetching
-	claimHolders            // done: these peers have it, and this is the record
-	claimAnswer             // done: this is the answer
-	claimRefused            // done: upstream says that there is none
-	claimFailed             // nobody could fetch it
-	claimNearer             // Holders has one member, which is nearer to the key and connected to the answerer
+	claimWait     claimState = iota + 1
+	claimFetch               // you fetch; the stream is the lease
+	claimEnded               // the report was taken
+	claimAlive               // still fetching
+	claimHolders             // done: these peers have it, and this is the record
+	claimAnswer              // done: this is the answer
+	claimRefused             // done: upstream says that there is none
+	claimFailed              // nobody could fetch it
+	claimNearer              // Holders has one member, which is nearer to the key and connected to the answerer
+	claimDeclined            // the answerer does not speak of this module with the asker; go to the next home peer
 )
 
 type claimReply struct {

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"maps"
 	mrand "math/rand/v2"
+	"os"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"testing"
@@ -60,6 +62,25 @@ type world struct {
 	mu      sync.Mutex
 	members map[peer.ID]string // office by ID
 	offices []*office
+	watched sync.Once
+}
+
+// hangTime is how long a test with a world may take before it counts as hanging.
+// The slowest takes a tenth of it on two busy cores.
+const hangTime = 5 * time.Minute
+
+// watch ends the process when the test hangs, and tells what every goroutine waits
+// for, those that wait for the same together. The alarm of go test would tell it
+// one goroutine at a time, and much later.
+func (w *world) watch() {
+	if _, test := w.t.(*testing.T); !test {
+		return
+	}
+	alarm := time.AfterFunc(hangTime, func() {
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		panic(w.t.Name() + " hangs")
+	})
+	w.t.Cleanup(func() { alarm.Stop() })
 }
 
 // view is the membership as one office sees it.
@@ -147,6 +168,7 @@ func newWorld(t testing.TB, n int, tune ...func(i int, c *Config)) *world {
 
 func (w *world) join(name string, tune func(*Config)) *office {
 	w.t.Helper()
+	w.watched.Do(w.watch)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		w.t.Fatal(err)
