@@ -170,7 +170,7 @@ func (n *Node) sharedOnly(ctx context.Context, key string) (mutable, error) {
 
 // heard asks other offices for the newest answer that they know.
 func (n *Node) heard(ctx context.Context, key string, check func(key string, value []byte) error) (mutable, error) {
-	answers, err := n.exchange().Answers(ctx, key)
+	answers, err := n.exchange().Answers(ctx, key, true)
 	if err != nil {
 		return mutable{}, err
 	}

@@ -202,7 +202,7 @@ func (n *errand) takeElsewhere(ctx context.Context, f exchange.Found, err error)
 	var heard []peer.ID
 	for range maxElsewhere {
 		heard = append(append(heard, f.Senders...), f.Holders...)
-		reply, askErr := n.exchange().Records(ctx, []verify.Name{n.name}, exchange.RecordsOptions{Except: heard, All: true})
+		reply, askErr := n.exchange().Records(ctx, []verify.Name{n.name}, exchange.RecordsOptions{Except: heard, All: true, Patient: n.isOff()})
 		if askErr != nil || len(reply.Found[0].Records) == 0 {
 			return origin{}, err
 		}
@@ -290,5 +290,5 @@ func (n *Node) meshText(err error) string {
 // askMesh puts one batch to the mesh.
 func (n *Node) askMesh(ctx context.Context, names []verify.Name) (*exchange.Reply, error) {
 	mods := slices.ContainsFunc(names, func(name verify.Name) bool { return name.Kind == verify.Mod })
-	return n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods})
+	return n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods, Patient: n.isOff()})
 }

@@ -159,7 +159,7 @@ func (n *Node) retell(since time.Time) {
 func (n *Node) compareHead(ctx context.Context, db *verify.Database) {
 	ctx, cancel := context.WithTimeout(ctx, headsLimit)
 	defer cancel()
-	answers, err := n.exchange().Answers(ctx, db.Name()+sumdbInfix+"latest")
+	answers, err := n.exchange().Answers(ctx, db.Name()+sumdbInfix+"latest", false)
 	if err != nil {
 		return // nobody is there, or nobody was shown one
 	}

@@ -107,7 +107,7 @@ func (o *officeSources) ask(ctx context.Context, key string) ([]exchange.Answer,
 		if answers, ok := o.known(key); ok {
 			return answers, nil
 		}
-		answers, err := o.node.exchange().Answers(ctx, key)
+		answers, err := o.node.exchange().Answers(ctx, key, false)
 		if err != nil && !errors.Is(err, exchange.ErrUnknown) && !errors.Is(err, exchange.ErrUnreached) {
 			return nil, err
 		}

@@ -23,14 +23,18 @@ const maxAnswersAsked = 8
 
 // Answers asks the home peers of key and some connected members what they know,
 // without anybody fetching anything: for an outage, or for what never changes.
-// The newest answer comes first. Whether an answer is true is the caller's to
+// It waits as Records does; patient says that nobody else can be asked. The newest
+// answer comes first. Whether an answer is true is the caller's to
 // judge. Errors: ErrUnreached, ErrUnknown.
-func (x *Exchange) Answers(ctx context.Context, key string) ([]Answer, error) {
+func (x *Exchange) Answers(ctx context.Context, key string, patient bool) ([]Answer, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	ctx, cancel := x.within(ctx)
-	defer cancel()
+	outer := ctx
+	ctx, undo := x.within(ctx)
+	defer undo()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(errLate)
 	live, connected := x.candidates()
 	connected = x.sharing(x.health.rank(connected), keyPath(key))
 	peers := union(x.homes(newRing(live), keyHome(key), keyPath(key), x.cfg.Homes), connected[:min(len(connected), maxAnswersAsked)])
@@ -39,27 +43,38 @@ func (x *Exchange) Answers(ctx context.Context, key string) ([]Answer, error) {
 		err error
 	}
 	in := make(chan reply, len(peers))
-	open := 0
+	open, resort := 0, (&RecordsOptions{Patient: patient}).resort()
+	budget := time.Duration(0)
 	for _, p := range peers {
+		budget = max(budget, x.patience(p, 0))
 		if x.start(func() {
-			a, err := x.askAnswer(ctx, p, key)
+			a, err := x.askAnswer(ctx, p, key, resort)
 			in <- reply{a, err}
 		}) {
 			open++
 		}
 	}
-	reached := false
+	spent := time.NewTimer(budget)
+	defer spent.Stop()
+	reached, late := false, false
 	var found []Answer
-	for range open {
-		r := <-in
-		reached = reached || r.err == nil
-		if r.a != nil {
-			found = append(found, *r.a)
+	for open > 0 && !(late && reached && (len(found) > 0 || !patient)) {
+		select {
+		case r := <-in:
+			open--
+			reached = reached || r.err == nil
+			if r.a != nil {
+				found = append(found, *r.a)
+			}
+		case <-spent.C:
+			late = true
 		}
 	}
 	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
+	case outer.Err() != nil:
+		return nil, outer.Err()
+	case x.ctx.Err() != nil:
+		return nil, ErrClosed
 	case !reached:
 		return nil, fmt.Errorf("answers for %s: %d members asked: %w", key, len(peers), ErrUnreached)
 	case len(found) == 0:
@@ -69,10 +84,15 @@ func (x *Exchange) Answers(ctx context.Context, key string) ([]Answer, error) {
 	return found, nil
 }
 
-func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string) (a *Answer, err error) {
+func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string, resort time.Duration) (a *Answer, err error) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, x.patience(p, 0))
+	ctx, cancel := context.WithTimeout(ctx, x.resort(p, 0, resort))
 	defer cancel()
+	defer func() {
+		if err != nil && isLate(ctx) {
+			x.health.late(p)
+		}
+	}()
 	l, stop, err := x.ask(ctx, p, AnswersID, Client)
 	if err != nil {
 		return nil, err

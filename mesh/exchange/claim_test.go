@@ -218,7 +218,7 @@ func TestAnswersAreFetchedOncePerAge(t *testing.T) {
 	if n := fetches.Load(); n != 1 {
 		t.Errorf("%d fetches in two rounds, want 1", n)
 	}
-	a, err := w.offices[3].x.Answers(t.Context(), key)
+	a, err := w.offices[3].x.Answers(t.Context(), key, true)
 	if err != nil || string(a[0].Value) != "v1.0.0\n" {
 		t.Errorf("answers: %v, %v", a, err)
 	}

@@ -85,7 +85,7 @@ type Config struct {
 	Routing Routing // nil: holders are only those that members name
 
 	Homes  int           // home peers asked and kept informed for each name; 0 is 3
-	Budget time.Duration // for a question to members, beyond the round trip; 0 is 300 ms
+	Budget time.Duration // for a question to members, beyond the round trip, when there is another way; 0 is 300 ms
 	Stall  time.Duration // a fetcher without progress for so long is replaced; 0 is 30 s
 
 	// Share reports whether member p may have, or learn anything of, the module of a
@@ -218,14 +218,26 @@ func (x *Exchange) liar(p peer.ID, err error) {
 }
 
 // candidates returns the other members that are worth a question now: those
-// connected, and those not known to be out of reach.
+// connected, and those not known to be out of reach. Of members with a connection
+// that lately failed to answer, all are worth it when there are no others: whoever is
+// slow is better than nobody.
 func (x *Exchange) candidates() (live, connected []peer.ID) {
 	is := map[peer.ID]bool{}
+	var tardy []peer.ID
 	for _, p := range x.cfg.Members.Connected() {
-		if p != x.self && x.cfg.Members.IsMember(p) && x.health.usable(p) {
-			is[p] = true
+		switch {
+		case p == x.self || !x.cfg.Members.IsMember(p):
+		case x.health.usable(p):
 			connected = append(connected, p)
+		case !x.health.banned(p):
+			tardy = append(tardy, p)
 		}
+	}
+	if len(connected) == 0 {
+		connected = tardy
+	}
+	for _, p := range connected {
+		is[p] = true
 	}
 	live = connected[:len(connected):len(connected)]
 	for _, p := range x.cfg.Members.Members() {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/mod/module"
 
@@ -41,6 +42,7 @@ type RecordsOptions struct {
 	Except  []peer.ID // peers not to ask: their records did not convince
 	All     bool      // wait for every peer within the budget, not just for the first full answer
 	Brief   bool      // ask for no records, only who has them; with All
+	Patient bool      // nobody else can be asked: wait longer for connected peers while names are unknown
 }
 
 // Reply is the answer to a batch of names.
@@ -50,8 +52,10 @@ type Reply struct {
 }
 
 // Records asks home peers and connected members about many names in one round
-// trip, or two if only an unexpected peer knows. It waits for the round trip
-// plus Config.Budget at most. The error is ErrUnreached if no member answered
+// trip, or two if only an unexpected peer knows. It waits for the round trip plus
+// Config.Budget; longer only while no member has answered at all, or if it is told
+// to be patient, and then by lastResort or patientResort at most, for those that a
+// connection is open to. The error is ErrUnreached if no member answered
 // about any name; otherwise Found.Answered tells for each.
 func (x *Exchange) Records(ctx context.Context, names []verify.Name, o RecordsOptions) (*Reply, error) {
 	if len(names) > maxNames {
@@ -86,8 +90,9 @@ func except(ids, not []peer.ID) []peer.ID {
 type question struct {
 	full, brief []int
 	related     bool
-	holding     bool         // this node holds the bytes of all in brief
-	class       Class        //
+	holding     bool  // this node holds the bytes of all in brief
+	class       Class //
+	resort      time.Duration
 	counted     map[int]bool // names that the peer answered about
 }
 
@@ -226,6 +231,32 @@ func (q *inquiry) settled() bool {
 	return true
 }
 
+// enough reports whether what is known will do when the budget is spent and peers
+// have not answered: there is another way for what nobody knows, but not for a
+// question that reached nobody.
+func (q *inquiry) enough() bool {
+	if q.answered == 0 {
+		return false
+	}
+	return !q.opts.Patient || !slices.ContainsFunc(q.found, func(f Found) bool { return len(f.Records) == 0 })
+}
+
+// How long peers that a connection is open to may take beyond the budget: they live,
+// or the connection would be gone soon, and may only be busy.
+const (
+	lastResort    = 1500 * time.Millisecond // when nobody has answered
+	patientResort = 5 * time.Second         // when there is no other way
+)
+
+var errLate = errors.New("the budget is spent")
+
+func (o *RecordsOptions) resort() time.Duration {
+	if o.Patient {
+		return patientResort
+	}
+	return lastResort
+}
+
 // heard is one message of a peer, or its last word.
 type heard struct {
 	from  peer.ID
@@ -239,12 +270,15 @@ type heard struct {
 // round asks all peers of a plan at once and takes in their answers until all
 // have answered, time is up, or everything is settled.
 func (x *Exchange) round(ctx context.Context, q *inquiry, plan map[peer.ID]*question) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	in := make(chan heard, 64)
 	open := 0
 	q.waiting = 0
+	budget := time.Duration(0)
 	for p, w := range plan {
+		w.resort = q.opts.resort()
+		budget = max(budget, x.patience(p, len(w.full)))
 		if x.start(func() { x.askRecords(ctx, p, q.found, w, in) }) {
 			open++
 			q.asked++
@@ -253,23 +287,39 @@ func (x *Exchange) round(ctx context.Context, q *inquiry, plan map[peer.ID]*ques
 			}
 		}
 	}
+	spent := time.NewTimer(budget)
+	defer spent.Stop()
+	late := false
 	for open > 0 {
-		h := <-in // each asker ends in time, and says so
-		w := plan[h.from]
-		if h.end {
-			open--
-			if w.related {
-				q.waiting--
+		select {
+		case h := <-in: // each asker ends in time, and says so
+			if h.end {
+				open--
 			}
-			if h.err == nil { // what it did not mention it does not know
-				w.answered(q, slices.Concat(w.full, w.brief)...)
-			}
-		} else {
-			q.take(h, w)
+			q.hear(h, plan[h.from])
+		case <-spent.C:
+			late = true
 		}
-		if q.settled() {
-			cancel() // the askers still end, but at once
+		switch {
+		case q.settled():
+			cancel(nil) // the askers still end, but at once
+		case late && q.enough():
+			cancel(errLate)
 		}
+	}
+}
+
+// hear takes in what one peer said.
+func (q *inquiry) hear(h heard, w *question) {
+	if !h.end {
+		q.take(h, w)
+		return
+	}
+	if w.related {
+		q.waiting--
+	}
+	if h.err == nil { // what it did not mention it does not know
+		w.answered(q, slices.Concat(w.full, w.brief)...)
 	}
 }
 
@@ -333,7 +383,7 @@ func (q *inquiry) relatedList() []module.Version {
 // askRecords asks one peer and sends what it says to out, ending with its end.
 func (x *Exchange) askRecords(ctx context.Context, p peer.ID, names []Found, w *question, out chan<- heard) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, x.patience(p, len(w.full)))
+	ctx, cancel := context.WithTimeout(ctx, x.resort(p, len(w.full), w.resort))
 	defer cancel()
 	err := x.askRecordsOf(ctx, p, names, w, out)
 	switch {
@@ -343,10 +393,25 @@ func (x *Exchange) askRecords(ctx context.Context, p peer.ID, names []Found, w *
 		}
 	case errors.Is(err, verify.ErrRecord):
 		x.liar(p, err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), isLate(ctx):
 		x.health.late(p)
 	}
 	out <- heard{from: p, end: true, err: err}
+}
+
+// isLate reports whether a question was given up because its peer took too long,
+// and not because others were enough.
+func isLate(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(context.Cause(ctx), errLate)
+}
+
+// resort is how long a peer is waited for at most: beyond its patience only if a
+// connection is open.
+func (x *Exchange) resort(p peer.ID, records int, more time.Duration) time.Duration {
+	if x.cfg.Host.Network().Connectedness(p) != network.Connected {
+		more = 0
+	}
+	return x.patience(p, records) + more
 }
 
 // patience is how long a peer may take: the round trip that it has shown, or a

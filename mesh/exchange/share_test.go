@@ -207,7 +207,7 @@ func TestWhoMayNotLearnOfAModuleIsNotAsked(t *testing.T) {
 	if _, err := x.Records(ctx, []verify.Name{n}, RecordsOptions{}); err != nil {
 		t.Error(err)
 	}
-	if _, err := x.Answers(ctx, privateKey); !errors.Is(err, ErrUnknown) {
+	if _, err := x.Answers(ctx, privateKey, false); !errors.Is(err, ErrUnknown) {
 		t.Errorf("answers: %v", err)
 	}
 	for i := range 20 { // so that the outsider would be at home for some
