@@ -208,6 +208,7 @@ func getItem(txn *badger.Txn, k []byte) (item *badger.Item, err error) {
 func viewItem(item *badger.Item, fn func([]byte) error) error {
 	var inner error
 	err := item.Value(func(v []byte) error {
+		defer mapped.touch(v)
 		v, inner = unseal(item.Key(), v)
 		if inner == nil {
 			inner = fn(v)

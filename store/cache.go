@@ -12,8 +12,8 @@ import (
 const (
 	maxCachedRecords = 16 << 20
 	maxCachedZips    = 32 << 20
-	maxCachedBodies  = 24 << 20
-	maxCachedBody    = 1 << 20 // of one zip
+	maxCachedBodies  = 8 << 20
+	maxCachedBody    = 64 << 10 // of one zip; larger ones come from files, see hot
 	maxCachedEntries = 1 << 16
 )
 

@@ -23,7 +23,7 @@
 // # Directory
 //
 // The store's directory holds badger, the database; tmp, where large files wait to
-// be checked; lock; open, which stands while the store is open; needs-repair, which
+// be checked, and zips that are often asked for stand whole; lock; open, which stands while the store is open; needs-repair, which
 // asks the next Open for a repair and says why; and, while one is done, badger.new
 // and badger.old.
 //

@@ -170,6 +170,7 @@ func (s *Store) evict(ctx context.Context, root verify.Digest) error {
 			s.forget(root, st)
 			s.cache.zips.remove(root)
 			s.cache.bodies.remove(root)
+			s.hot.drop(root)
 		}()
 		err := s.do(ctx, write{urgent: true, entries: 4, bytes: 256, apply: func(t *tx) error {
 			held, err := t.has(digestKey(spaceZip, root))

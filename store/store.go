@@ -97,6 +97,7 @@ type Store struct {
 	wake       chan struct{}                   // tells Run that heal is not empty
 
 	cache  *cache
+	hot    *hot
 	upkeep upkeep
 }
 
@@ -120,6 +121,7 @@ func newStore(dir, data string, o Options) *Store {
 		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
 		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
 		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
+		hot: newHot(filepath.Join(dir, spoolName), o.Clock),
 	}
 	s.SetLimits(o.MaxSize, o.MaxAge)
 	return s
@@ -185,7 +187,9 @@ func (s *Store) start() (err error) {
 }
 
 // spool is where files too large for memory wait until they are checked.
-func (s *Store) spool() string { return filepath.Join(s.dir, "tmp") }
+func (s *Store) spool() string { return filepath.Join(s.dir, spoolName) }
+
+const spoolName = "tmp"
 
 // load brings the database to the schema of this program, and reads what is kept
 // in memory.

@@ -43,6 +43,8 @@ type tx struct {
 	number  uint64   // of the newest stream
 	arrival uint64   // the latest time in the index of arrivals
 	after   []func() // run once the transaction is committed
+	logged  int      // bytes that went to the value log
+	last    []byte   // key of the last value that did
 }
 
 func (t *tx) get(k []byte) ([]byte, error) { return getValue(t.txn, k) }
@@ -50,7 +52,12 @@ func (t *tx) get(k []byte) ([]byte, error) { return getValue(t.txn, k) }
 func (t *tx) has(k []byte) (bool, error) { return hasKey(t.txn, k) }
 
 // set takes over k and value.
-func (t *tx) set(k, value []byte) error { return t.txn.Set(k, seal(k, value)) }
+func (t *tx) set(k, value []byte) error {
+	if len(value) >= valueThreshold {
+		t.logged, t.last = t.logged+len(value), k
+	}
+	return t.txn.Set(k, seal(k, value))
+}
 
 func (t *tx) del(k []byte) error { return t.txn.Delete(k) }
 
@@ -187,6 +194,9 @@ func (s *Store) apply(batch []*write) error {
 	s.arrival, s.number = t.arrival, t.number
 	s.epoch.Store(t.epoch)
 	s.published.Store(&t.acct)
+	if t.last != nil {
+		mapped.wrote(s.db, t.last, t.logged)
+	}
 	for _, f := range t.after {
 		f()
 	}

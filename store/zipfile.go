@@ -290,20 +290,36 @@ func (z *ZipFile) suspect(sum verify.Digest, err error) error {
 	return err
 }
 
-// WriteTo writes the rest of the zip to w, in large pieces. What is small and was
-// asked for before comes from memory.
+// WriteTo writes the rest of the zip to w, in large pieces. A zip that was asked
+// for before comes from memory if it is small, and else from a file, which the
+// kernel copies if w is an io.ReaderFrom that lets it.
 func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
-	if z.pos == 0 && z.Size() <= maxCachedBody {
+	if z.pos > 0 || !z.index.written.Swap(true) { // most are asked for once
+		return z.assemble(w, nil)
+	}
+	if z.Size() <= maxCachedBody {
 		body, err := z.body()
 		if err != nil {
 			return 0, err
 		}
-		if body != nil {
-			n, err := w.Write(body)
-			z.pos = int64(n)
-			return z.pos, err
-		}
+		n, err := w.Write(body)
+		z.pos = int64(n)
+		return z.pos, err
 	}
+	hot := z.snap.s.hot
+	if f := hot.open(z.root, z.index.tag); f != nil {
+		defer f.Close()
+		n, err := io.Copy(w, io.LimitReader(f, z.Size()))
+		z.pos = n
+		return n, err
+	}
+	keep := hot.create(z.root, z.index.tag, z.Size())
+	defer keep.end()
+	return z.assemble(w, keep)
+}
+
+// assemble puts together the rest of the zip, for w and for keep if it is not nil.
+func (z *ZipFile) assemble(w io.Writer, keep *hotWriter) (int64, error) {
 	win := newWindow()
 	defer win.free()
 	var total int64
@@ -312,6 +328,7 @@ func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return total, err
 		}
+		keep.write(part)
 		n, err := w.Write(part)
 		total += int64(n)
 		z.pos += int64(n)
@@ -322,15 +339,11 @@ func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
 	return total, nil
 }
 
-// body returns the whole zip from the cache, or puts it there. It is nil when the
-// zip is written for the first time: most are asked for once.
+// body returns the whole zip from the cache, or puts it there.
 func (z *ZipFile) body() ([]byte, error) {
 	bodies := z.snap.s.cache.bodies
 	if b, ok := bodies.get(z.root); ok && b.tag == z.index.tag {
 		return b.data, nil
-	}
-	if !z.index.written.Swap(true) {
-		return nil, nil
 	}
 	win := newWindow()
 	defer win.free()

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,6 +44,9 @@ func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*proces
 	if err := b.client(ctx, &way{name: "once for nothing"}, b.upstream.URL()); err != nil {
 		return nil, err
 	}
+	if b.only == onlyLoads {
+		return b.filled(ctx)
+	}
 	for round := range b.rounds {
 		if keep != nil {
 			keep.Kill()
@@ -74,6 +76,19 @@ func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*proces
 	}
 	printWays(w, []*way{direct, cold, warm, second, again, tree}, zips)
 	return keep, nil
+}
+
+// filled returns an office that was asked for the project once.
+func (b *bench) filled(ctx context.Context) (*process.Office, error) {
+	o, err := b.binary.Start(ctx, filepath.Join(b.work, "filled"), process.Options{Upstream: b.upstream.URL(), SumDB: b.sumdb})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.client(ctx, &way{name: "fill"}, o.URL()); err != nil {
+		o.Kill()
+		return nil, err
+	}
+	return o, nil
 }
 
 // second measures an office that joins a, has no upstream, and ends.
@@ -182,7 +197,7 @@ func printWays(out io.Writer, ways []*way, zips int64) {
 }
 
 // ratios divides the measurements of a way by those of another in the same round.
-func ratios(a, b []time.Duration) []float64 {
+func ratios[T ~int64 | ~float64](a, b []T) []float64 {
 	var r []float64
 	for i := range a {
 		r = append(r, float64(a[i])/float64(b[i]))
@@ -219,15 +234,4 @@ func diskUsage(dir string) (int64, error) {
 		return nil
 	})
 	return sum, err
-}
-
-// machineSettings let the tree be filled the way the machine gets its modules.
-func machineSettings() []string {
-	var settings []string
-	for _, name := range []string{"GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE"} {
-		if out, err := exec.Command("go", "env", name).Output(); err == nil {
-			settings = append(settings, name+"="+strings.TrimSpace(string(out)))
-		}
-	}
-	return settings
 }

@@ -23,16 +23,22 @@ import (
 type load struct {
 	kind, suffix string
 	requests     int
-	office, file []float64 // per second: requests, or bytes for zips
+	office, file rates
+}
+
+// rates are what the rounds of a load came to.
+type rates struct {
+	perSecond []float64 // requests, or MB for zips
+	processor []float64 // of the server, for one of perSecond: microseconds
 }
 
 // loads measures warm answers against http.FileServer, taking turns.
 func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error {
-	plain, stop, err := b.startFileServer(ctx)
+	plain, err := b.startFileServer(ctx)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer plain.stop()
 	zips, size, err := b.tree.Paths(".zip")
 	if err != nil {
 		return err
@@ -42,6 +48,7 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 	all := []*load{
 		{kind: ".info, requests/s", suffix: ".info", requests: b.requests},
 		{kind: ".mod, requests/s", suffix: ".mod", requests: b.requests},
+		{kind: "list, requests/s", suffix: "/@v/list", requests: b.requests},
 		{kind: ".zip, MB/s", suffix: ".zip", requests: times * len(zips)},
 	}
 	for _, l := range all {
@@ -49,13 +56,24 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 		if err != nil {
 			return err
 		}
+		// Once for nothing: what is asked for the first time is not warm.
+		if _, err := b.measure(ctx, o.URL(), paths, &load{suffix: l.suffix, requests: 2 * len(paths)}); err != nil {
+			return fmt.Errorf("%s: %w", l.kind, err)
+		}
 		for range b.rounds {
-			for base, into := range map[string]*[]float64{o.URL(): &l.office, plain: &l.file} {
-				rate, err := b.measure(ctx, base, paths, l)
+			for _, server := range []struct {
+				url  string
+				pid  int
+				into *rates
+			}{{o.URL(), o.PID(), &l.office}, {plain.url, plain.pid, &l.file}} {
+				before := process.CPUTime(server.pid)
+				rate, err := b.measure(ctx, server.url, paths, l)
 				if err != nil {
 					return fmt.Errorf("%s: %w", l.kind, err)
 				}
-				*into = append(*into, rate)
+				server.into.perSecond = append(server.into.perSecond, rate.perSecond)
+				cpu := float64(process.CPUTime(server.pid)-before) / float64(time.Microsecond)
+				server.into.processor = append(server.into.processor, cpu/rate.amount)
 			}
 		}
 	}
@@ -63,9 +81,11 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 	return nil
 }
 
-// measure sends l.requests requests over b.clients connections, and returns the
-// requests per second, or MB per second for zips.
-func (b *bench) measure(ctx context.Context, base string, paths []string, l *load) (float64, error) {
+// measured is what one round of a load did, in requests, or in MB for zips.
+type measured struct{ amount, perSecond float64 }
+
+// measure sends l.requests requests over b.clients connections.
+func (b *bench) measure(ctx context.Context, base string, paths []string, l *load) (measured, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: b.clients, MaxConnsPerHost: b.clients}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -89,13 +109,13 @@ func (b *bench) measure(ctx context.Context, base string, paths []string, l *loa
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return 0, err
+		return measured{}, err
 	}
-	seconds := time.Since(start).Seconds()
+	seconds, amount := time.Since(start).Seconds(), float64(l.requests)
 	if l.suffix == ".zip" {
-		return float64(bytes.Load()) / 1e6 / seconds, nil
+		amount = float64(bytes.Load()) / 1e6
 	}
-	return float64(l.requests) / seconds, nil
+	return measured{amount, amount / seconds}, nil
 }
 
 func fetch(ctx context.Context, client *http.Client, url string, buf []byte) (int64, error) {
@@ -114,46 +134,54 @@ func fetch(ctx context.Context, client *http.Client, url string, buf []byte) (in
 	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, buf)
 }
 
+// server is a file server in a process of its own.
+type server struct {
+	url  string
+	pid  int
+	stop func()
+}
+
 // startFileServer runs this program once more, as a file server on the tree.
-func (b *bench) startFileServer(ctx context.Context) (url string, stop func(), err error) {
+func (b *bench) startFileServer(ctx context.Context) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, serveFiles, string(b.tree))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	stop = func() {
+	stop := func() {
 		in.Close() // the end of its input ends it
 		cmd.Wait()
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return "", nil, fmt.Errorf("file server: %w", err)
+		return nil, fmt.Errorf("file server: %w", err)
 	}
-	return strings.TrimSpace(line), stop, nil
+	return &server{strings.TrimSpace(line), cmd.Process.Pid, stop}, nil
 }
 
 func printLoads(out io.Writer, all []*load, o *process.Office) {
 	t := table.NewWriter()
-	t.AppendHeader(table.Row{"warm", "office", "http.FileServer", "office ÷ file server"})
+	t.AppendHeader(table.Row{"warm", "office", "http.FileServer", "office ÷ file server", "office's processor, µs each (zips: a MB)", "file server's", "office ÷ file server"})
 	for _, l := range all {
-		quotients := make([]float64, len(l.office))
-		for i := range l.office {
-			quotients[i] = l.office[i] / l.file[i]
-		}
-		t.AppendRow(table.Row{l.kind, fmt.Sprintf("%.0f", median(l.office)), fmt.Sprintf("%.0f", median(l.file)), fmt.Sprintf("%.2f", median(quotients))})
+		t.AppendRow(table.Row{l.kind,
+			fmt.Sprintf("%.0f", median(l.office.perSecond)), fmt.Sprintf("%.0f", median(l.file.perSecond)),
+			fmt.Sprintf("%.2f", median(ratios(l.office.perSecond, l.file.perSecond))),
+			fmt.Sprintf("%.1f", median(l.office.processor)), fmt.Sprintf("%.1f", median(l.file.processor)),
+			fmt.Sprintf("%.2f", median(ratios(l.office.processor, l.file.processor))),
+		})
 	}
-	fmt.Fprintf(out, "%s\n\nPeak memory of the office over all of it: %.0f MB.\n", t.RenderMarkdown(), float64(o.PeakMemory())/1e6)
+	fmt.Fprintf(out, "%s\n\nPeak memory of the office over all of it, mapped files included: %.0f MB.\n", t.RenderMarkdown(), float64(o.PeakMemory())/1e6)
 }

@@ -36,10 +36,11 @@ func main() {
 	}
 	var c config
 	flag.StringVar(&c.bin, "bin", "bin/meshproxy", "the meshproxy `binary`")
-	flag.StringVar(&c.project, "project", ".", "the `directory` whose go.mod is downloaded")
+	flag.StringVar(&c.project, "project", ".", "the `directory` whose go.mod is downloaded, or a module@version whose own go.mod is")
 	flag.StringVar(&c.tree, "tree", defaultTree(), "keep the upstream's modules in this `directory` from run to run")
 	flag.StringVar(&c.scratch, "scratch", defaultScratch(), "module caches of clients go into this `directory`, best in memory")
 	flag.StringVar(&c.data, "data", os.TempDir(), "data of offices goes into this `directory`")
+	flag.StringVar(&c.only, "only", "", "measure only `what`: downloads or loads")
 	flag.IntVar(&c.rounds, "rounds", 5, "rounds of downloads")
 	flag.IntVar(&c.requests, "requests", 20000, "requests of each load measurement for small files")
 	flag.IntVar(&c.clients, "clients", 16, "connections that load comes over")
@@ -47,6 +48,10 @@ func main() {
 	flag.StringVar(&c.profile, "profile", "", "write what an office does when cold to this `file` with the suffixes .cpu and .heap")
 	flag.Parse()
 
+	if c.only != "" && c.only != onlyDownloads && c.only != onlyLoads {
+		fmt.Fprintf(os.Stderr, "bench: -only %s: want %s or %s\n", c.only, onlyDownloads, onlyLoads)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := c.run(ctx, os.Stdout); err != nil {
@@ -57,10 +62,17 @@ func main() {
 
 // config is what the flags say.
 type config struct {
-	bin, project, tree, scratch, data, profile string
-	rounds, requests, clients                  int
-	rtt                                        time.Duration
+	bin, project, tree, scratch, data, profile, only string
+
+	rounds, requests, clients int
+	rtt                       time.Duration
 }
+
+// Values of config.only.
+const (
+	onlyDownloads = "downloads"
+	onlyLoads     = "loads"
+)
 
 func defaultTree() string {
 	dir, err := os.UserCacheDir()
@@ -110,6 +122,9 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	defer keep.Kill()
+	if b.only == onlyDownloads {
+		return nil
+	}
 	return b.loads(ctx, w, keep)
 }
 
@@ -119,12 +134,10 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	b.binary = process.Binary(bin)
-	gomod, err := os.ReadFile(filepath.Join(b.project, "go.mod"))
-	if err != nil {
+	if b.gomod, err = b.readProject(ctx); err != nil {
 		return err
 	}
-	b.gomod = string(gomod)
-	if b.tree, err = outside.FillTree(ctx, b.config.tree, b.gomod, machineSettings()...); err != nil {
+	if b.tree, err = outside.FillTree(ctx, b.treeDir(), b.gomod, machineSettings()...); err != nil {
 		return err
 	}
 	db, err := b.tree.Database(sumsName)
