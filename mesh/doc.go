@@ -32,7 +32,8 @@
 //	          The bearer key never leaves the joining node.
 //	sync/1    members only. syncOpen with the sum of the roster; syncHave with
 //	          the IDs that the other has, or nothing if the sums agree;
-//	          syncGive with what it lacks and what is wanted; syncGive.
+//	          syncGive with what it lacks and what is wanted; syncGive. The
+//	          first two also say where the sender and others are.
 //	ping/1    members only. libp2p's ping under this name.
 //	kad/1.0.0 members only. The DHT of kad-dht, for providers of root CIDs.
 //

@@ -194,8 +194,31 @@ func (b *peerBook) hear(hints []member.Hint) {
 		if b.known[ai.ID] == nil && len(b.known) >= 2*member.MaxMembers {
 			return
 		}
-		b.dirty = b.of(ai.ID).suggest(ai.Addrs) || b.dirty
+		if c := b.of(ai.ID); c.suggest(ai.Addrs) {
+			b.dirty = true
+			c.failed, c.next = 0, time.Time{} // what was tried in vain is not all there is
+		}
 	}
+}
+
+// news is what this node tells about where it is itself, and others. That identify
+// tells the first, too, is not enough: over a connection between public addresses
+// it says nothing of private ones, nor of relays at private ones.
+func (b *peerBook) news() []member.Hint {
+	return append([]member.Hint{hintOf(b.m.signer.Public, fewer(b.m.host.Addrs()))}, b.hints()...)
+}
+
+// fewer picks of a node's own addresses those that fit into a hint; where there
+// are too many, ways through relays stay, which work when others do not.
+func fewer(addrs []ma.Multiaddr) []ma.Multiaddr {
+	over := len(addrs) - maxHintAddrs
+	return slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool {
+		if over <= 0 || hasProtocol(a, ma.P_CIRCUIT) {
+			return false
+		}
+		over--
+		return true
+	})
 }
 
 // hints is what this node tells about members, those in touch first.

@@ -41,11 +41,17 @@ type relays struct {
 	service *relay.Relay
 
 	mu     sync.Mutex // guards all below
-	held   map[peer.ID]time.Time
+	held   map[peer.ID]seat
 	public network.Reachability
 }
 
-func newRelays(g *gate) *relays { return &relays{gate: g, held: map[peer.ID]time.Time{}} }
+// seat is a place that a member keeps for this node.
+type seat struct {
+	until time.Time
+	relay ma.Multiaddr // where this node has dialled the relay
+}
+
+func newRelays(g *gate) *relays { return &relays{gate: g, held: map[peer.ID]seat{}} }
 
 // AllowReserve gives members a place.
 func (r *relays) AllowReserve(p peer.ID, _ ma.Multiaddr) bool { return r.gate.isMember(p) }
@@ -80,14 +86,15 @@ func (r *relays) close() error {
 }
 
 // addrs are where this node is reached through members. The relay's own address
-// is left out: who dials is a member, and knows it.
+// is in them, although who dials is a member and most often knows it: identify
+// passes no address on that does not begin with a public one.
 func (r *relays) addrs() []ma.Multiaddr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []ma.Multiaddr
 	for _, p := range slices.Sorted(maps.Keys(r.held)) {
 		if a, err := ma.NewMultiaddr(fmt.Sprintf(circuitPattern, p)); err == nil {
-			out = append(out, a)
+			out = append(out, r.held[p].relay.Encapsulate(a))
 		}
 	}
 	return out
@@ -140,8 +147,8 @@ func (m *Mesh) keepPlaces(ctx context.Context, now time.Time) {
 	held := maps.Clone(m.relays.held)
 	m.relays.mu.Unlock()
 	good := 0
-	for _, until := range held {
-		if until.Sub(now) > relayRenew {
+	for _, s := range held {
+		if s.until.Sub(now) > relayRenew {
 			good++
 		}
 	}
@@ -149,7 +156,7 @@ func (m *Mesh) keepPlaces(ctx context.Context, now time.Time) {
 		if good >= relayPlaces {
 			return
 		}
-		if until, ok := held[p]; ok && until.Sub(now) > relayRenew {
+		if s, ok := held[p]; ok && s.until.Sub(now) > relayRenew {
 			continue
 		}
 		if err := m.reserve(ctx, p); err != nil {
@@ -165,11 +172,8 @@ func (m *Mesh) keepPlaces(ctx context.Context, now time.Time) {
 func (m *Mesh) relayCandidates() []peer.ID {
 	var out []peer.ID
 	for _, p := range m.Connected() {
-		for _, c := range m.host.Network().ConnsToPeer(p) {
-			if c.Stat().Direction == network.DirOutbound && wayOf(c) != Relayed {
-				out = append(out, p)
-				break
-			}
+		if _, ok := m.dialledAt(p); ok {
+			out = append(out, p)
 		}
 	}
 	return out
@@ -181,14 +185,29 @@ func (m *Mesh) reserve(ctx context.Context, p peer.ID) error {
 	if err := m.introduce(ctx, p); err != nil {
 		return err
 	}
+	relay, ok := m.dialledAt(p)
+	if !ok {
+		return fmt.Errorf("reserve at %s: its connection is gone", p)
+	}
 	got, err := client.Reserve(ctx, m.host, peer.AddrInfo{ID: p})
 	if err != nil {
 		return fmt.Errorf("reserve at %s: %w", p, err)
 	}
 	m.relays.mu.Lock()
 	defer m.relays.mu.Unlock()
-	m.relays.held[p] = got.Expiration
+	m.relays.held[p] = seat{got.Expiration, relay}
+	signal(m.changed) // others must hear of it before they can use it
 	return nil
+}
+
+// dialledAt is the address at which this node has dialled p, without a relay.
+func (m *Mesh) dialledAt(p peer.ID) (ma.Multiaddr, bool) {
+	for _, c := range m.host.Network().ConnsToPeer(p) {
+		if c.Stat().Direction == network.DirOutbound && wayOf(c) != Relayed {
+			return c.RemoteMultiaddr(), true
+		}
+	}
+	return nil, false
 }
 
 // dialDirect tries to do without the relay between this node and p.

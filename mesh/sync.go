@@ -59,7 +59,7 @@ func (m *Mesh) syncOnce(ctx context.Context, p peer.ID) (again bool, err error) 
 	m.mu.Lock()
 	sum := m.roster.Sum()
 	m.mu.Unlock()
-	if err := w.send(syncOpen{sum}); err != nil {
+	if err := w.send(syncOpen{sum, m.peers.news()}); err != nil {
 		return false, err
 	}
 	var have syncHave
@@ -71,7 +71,6 @@ func (m *Mesh) syncOnce(ctx context.Context, p peer.ID) (again bool, err error) 
 		return false, nil
 	}
 	give, more := m.compare(have.IDs)
-	give.Hints = m.peers.hints()
 	if err := w.send(give); err != nil {
 		return false, err
 	}
@@ -108,13 +107,14 @@ func (m *Mesh) answerSync(w *wire, p peer.ID) error {
 	if err := w.receive(maxSyncHave, &open); err != nil {
 		return err
 	}
+	m.peers.hear(open.Hints)
 	m.mu.Lock()
 	have := syncHave{Same: m.roster.Sum() == open.Sum}
 	if !have.Same {
 		have.IDs = m.roster.IDs()
 	}
 	m.mu.Unlock()
-	have.Hints = m.peers.hints()
+	have.Hints = m.peers.news()
 	if err := w.send(have); err != nil || have.Same {
 		return err
 	}
@@ -122,7 +122,6 @@ func (m *Mesh) answerSync(w *wire, p peer.ID) error {
 	if err := w.receive(maxSyncGive, &given); err != nil {
 		return err
 	}
-	m.peers.hear(given.Hints)
 	m.accept(p, given.Statements)
 	wanted := make(map[member.ID]bool, len(given.Want))
 	for _, id := range given.Want {

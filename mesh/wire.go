@@ -126,7 +126,8 @@ type joinWelcome struct {
 }
 
 type syncOpen struct {
-	Sum member.ID `cbor:"1,keyasint"`
+	Sum   member.ID     `cbor:"1,keyasint"`
+	Hints []member.Hint `cbor:"2,keyasint,omitempty"`
 }
 
 type syncHave struct {
@@ -138,7 +139,6 @@ type syncHave struct {
 type syncGive struct {
 	Statements []member.Statement `cbor:"1,keyasint,omitempty"`
 	Want       []member.ID        `cbor:"2,keyasint,omitempty"`
-	Hints      []member.Hint      `cbor:"3,keyasint,omitempty"`
 }
 
 var encMode, decMode = codec()

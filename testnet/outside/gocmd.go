@@ -16,8 +16,9 @@ import (
 // Go runs the real go command in an environment that holds nothing of the machine
 // or its user but PATH, and the build cache, which is addressed by content.
 type Go struct {
-	dir string // holds everything below
-	env []string
+	dir   string // holds everything below
+	env   []string
+	start func(*exec.Cmd) error
 }
 
 // Project is the name of the directory, below that of Go, in which commands run.
@@ -27,7 +28,7 @@ const Project = "project"
 // empty too. Each setting is NAME=VALUE and wins over the defaults: no proxy, no
 // checksum database, no toolchain but this one.
 func NewGo(dir string, settings ...string) (*Go, error) {
-	g := &Go{dir: dir}
+	g := &Go{dir: dir, start: (*exec.Cmd).Start}
 	for _, sub := range []string{"home", "tmp", Project} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {
 			return nil, err
@@ -65,6 +66,9 @@ func buildCache() (string, error) {
 
 // Set adds settings, each NAME=VALUE; they win over earlier ones.
 func (g *Go) Set(settings ...string) { g.env = append(g.env, settings...) }
+
+// At lets commands run at another place than here: start is (*exec.Cmd).Start there.
+func (g *Go) At(start func(*exec.Cmd) error) { g.start = start }
 
 // Env returns the environment that commands run in.
 func (g *Go) Env() []string { return slices.Clone(g.env) }
@@ -114,7 +118,10 @@ func (g *Go) Run(ctx context.Context, args ...string) (string, error) {
 	cmd.Dir, cmd.Env, cmd.WaitDelay = g.Dir(), g.env, 5*time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err := g.start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	all := stdout.String() + stderr.String()
 	var exit *exec.ExitError
 	switch {

@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// Server is an HTTP server on loopback that counts what it is asked and breaks
+// Server is an HTTP server, on loopback unless told otherwise, that counts what it is asked and breaks
 // on demand: an upstream module proxy, or a checksum database, around any
 // handler. It is safe for use by several goroutines.
 type Server struct {
 	content http.Handler
+	listen  Listen
 	addr    string // kept over Stop and Start, so that the URL stays
 
 	mu       sync.Mutex
@@ -30,7 +31,16 @@ type Server struct {
 // NewServer starts a server of content on a loopback port of its own. The caller
 // ends it with Stop.
 func NewServer(content http.Handler) (*Server, error) {
-	s := &Server{content: content, addr: "127.0.0.1:0"}
+	return NewServerAt(content, "127.0.0.1:0", net.Listen)
+}
+
+// Listen is net.Listen, or the same at another place.
+type Listen func(network, address string) (net.Listener, error)
+
+// NewServerAt is NewServer for an address and a place that are not this machine's
+// loopback. Port 0 chooses one.
+func NewServerAt(content http.Handler, address string, listen Listen) (*Server, error) {
+	s := &Server{content: content, listen: listen, addr: address}
 	return s, s.Start()
 }
 
@@ -44,7 +54,7 @@ func (s *Server) Start() error {
 	if s.http != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.addr)
+	l, err := s.listen("tcp", s.addr)
 	if err != nil {
 		return fmt.Errorf("outside server: %w", err)
 	}
