@@ -19,6 +19,9 @@ import (
 // admit is the door for what this node fetched itself: it finds who vouches for
 // the bytes, makes a signed record, and commits both. Then the mesh is told.
 func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, error) {
+	if err := n.allowed(ctx, f.Name); err != nil {
+		return nil, err
+	}
 	rec := verify.Record{
 		Mesh: n.mesh.MeshID(), Name: f.Name, Size: f.Size, Data: f.Data,
 		Fetched: time.Now().UTC().Truncate(time.Second), Office: n.Office(), Source: sourceText(f.Source),
@@ -44,6 +47,9 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 	}
 	rec.Vouch = vouch
 	if scanned != nil {
+		if err := n.judgeFile(ctx, f, rec.Digest); err != nil {
+			return nil, err
+		}
 		if staged, err = n.store.StageZip(ctx, scanned); err != nil {
 			return nil, fmt.Errorf("keep %s: %w", f.Name, err)
 		}
@@ -86,6 +92,9 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 // verify says whether it convinces. The files of a zip come later, and only as
 // far as they hash to it. A second content for a name is a *store.ConflictError.
 func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error {
+	if err := n.allowed(ctx, s.Record.Name); err != nil {
+		return err
+	}
 	if err := n.trust().CheckSigned(ctx, s); err != nil {
 		n.disputed(err, "office "+n.officeOf(from), s)
 		if isLie(err) && from != n.mesh.ID() {

@@ -60,6 +60,7 @@ type Control interface {
 	Backup(ctx context.Context, write func(piece []byte) error) error
 
 	Transfer
+	Governance
 }
 
 // Status is an office at a glance. Times are UTC, sizes bytes.

@@ -43,6 +43,7 @@ func controlHandler(c Control) http.Handler {
 	handle(mux, "trusted", func(ctx context.Context, _ struct{}) ([]Trusted, error) { return c.Trusted(ctx) })
 	handle(mux, "distrust", c.Distrust)
 	handle(mux, "proof", c.Proof)
+	handle(mux, "policytest", c.PolicyTest)
 	handle(mux, "pin", silent(c.Pin))
 	handle(mux, "unpin", silent(c.Unpin))
 	handle(mux, "pinned", func(ctx context.Context, _ struct{}) ([]string, error) { return c.Pinned(ctx) })

@@ -19,6 +19,7 @@ import (
 
 	"github.com/meshproxy/meshproxy/mesh"
 	"github.com/meshproxy/meshproxy/mesh/exchange"
+	"github.com/meshproxy/meshproxy/node/policy"
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/protocol/upstream"
 	"github.com/meshproxy/meshproxy/store"
@@ -48,6 +49,7 @@ type Config struct {
 	// Drain is how long the node goes on answering once it is told to end, while
 	// /readyz says that it is about to. Default: 0
 	Drain   time.Duration
+	Policy  PolicyConfig // what may be used, by whom
 	NoLAN   bool         // do not look for members by mDNS
 	Reach   Reach        // how other offices get here, where addresses alone do not say
 	Version string       // of this program, for status
@@ -112,6 +114,7 @@ type Node struct {
 
 	keeper
 	mesh      *mesh.Mesh
+	policy    *policy.Engine
 	upstreams *upstream.Upstreams
 	databases []*verify.Database
 	judge     atomic.Pointer[judge]
@@ -162,7 +165,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		n.news.close()
 		return nil
 	})
-	for _, step := range []func(context.Context) error{n.openStore, n.openListener, n.openUpstreams, n.openDatabases, n.openMesh, n.openControl} {
+	for _, step := range []func(context.Context) error{n.openStore, n.openListener, n.openUpstreams, n.openDatabases, n.openPolicy, n.openMesh, n.openControl} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close())
 		}
@@ -279,6 +282,7 @@ func (n *Node) Run(ctx context.Context) error {
 	behind.Go(func() error { return n.saveAddrs(background) })
 	behind.Go(func() error { return n.meetings(background) })
 	behind.Go(func() error { return n.store.Run(background) })
+	behind.Go(func() error { return n.policy.Run(background) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -293,7 +297,7 @@ func (n *Node) Run(ctx context.Context) error {
 		defer stop()
 		return n.drain(ctx, background)
 	})
-	modules := protocol.NewHandler(n, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log, Observe: n.observe})
+	modules := protocol.NewHandler(guard{n}, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log, Observe: n.observe})
 	n.serve(answering, g, n.http, protocol.NewServer(n.handler(answering, modules), n.log))
 	n.serveSites(answering, g)
 	n.serve(answering, g, n.control, &http.Server{Handler: controlHandler(n), ReadHeaderTimeout: controlTimeout})

@@ -36,7 +36,7 @@ func (n *errand) land(err error) {
 // depart publishes a zip that has begun to arrive, if it is large. It reports
 // whether staged is now closed by land.
 func (n *errand) depart(signed *verify.Signed, holders []peer.ID, staged *store.Staged, t *exchange.Transfer) bool {
-	if n.publish == nil || n.transit != nil || signed.Record.Size < minStreamed {
+	if n.publish == nil || n.transit != nil || n.policy.HasCommand() || signed.Record.Size < minStreamed {
 		return false
 	}
 	n.transit = newTransit(staged, t, origin{fromPeer, n.officeOf(first(holders, signed.Signer))})
@@ -67,6 +67,9 @@ func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer
 	}
 	stats, err := t.Done(ctx)
 	if err != nil {
+		return origin{}, err
+	}
+	if err := n.judgeStaged(ctx, rec, staged); err != nil {
 		return origin{}, err
 	}
 	if err := n.commit(ctx, signed, staged); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -156,6 +157,11 @@ func (h *handler) abort(w *writer, r *http.Request, err error) {
 
 // fail writes an error.
 func (h *handler) fail(w *writer, r *http.Request, err error) {
+	var to *Redirect
+	if errors.As(err, &to) {
+		h.redirect(w, r, to)
+		return
+	}
 	status := StatusOf(err)
 	w.told = err
 	if status >= http.StatusInternalServerError && context.Cause(r.Context()) == nil {

@@ -103,7 +103,7 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 			Usage: "`FORMAT`: text or json",
 		},
 	}
-	return append(append(atFlags(flags...), reachFlags()...), more...)
+	return append(append(append(atFlags(flags...), reachFlags()...), policyFlags()...), more...)
 }
 
 // defaultData is the directory in which this system keeps an application's data

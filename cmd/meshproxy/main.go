@@ -85,7 +85,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
 			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
-			doctorCommand(), versionCommand(),
+			policyCommand(), doctorCommand(), versionCommand(),
 		},
 	}
 }

@@ -170,6 +170,9 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	if cfg.ScrubRate, err = rate(c, "scrub-rate"); err != nil {
 		return cfg, err
 	}
+	if err := policyConfig(c, &cfg); err != nil {
+		return cfg, err
+	}
 	return cfg, defaultsFromGo(c, &cfg)
 }
 
