@@ -129,7 +129,7 @@ func (s *Store) flushed(ctx context.Context) error {
 }
 
 // DiskUsage is the space that the store's files take on disk, in bytes.
-func (s *Store) DiskUsage() int64 { return diskUsage(s.data) }
+func (s *Store) DiskUsage() int64 { return diskUsage(s.data) + diskUsage(s.spool()) }
 
 func diskUsage(dir string) int64 {
 	entries, err := os.ReadDir(dir)

@@ -22,7 +22,7 @@ type zipIndex struct {
 	streams  []stream      // of each entry of the zip
 	skeleton *modzip.Skeleton
 	tag      verify.Digest // of the layout: names the bytes of the zip
-	written  atomic.Bool   // by WriteTo, before
+	written  atomic.Int32  // how often by WriteTo, before
 }
 
 func newZipIndex(l verify.Listing, files []verify.File, lay layout) (*zipIndex, error) {
@@ -290,11 +290,15 @@ func (z *ZipFile) suspect(sum verify.Digest, err error) error {
 	return err
 }
 
-// WriteTo writes the rest of the zip to w, in large pieces. A zip that was asked
-// for before comes from memory if it is small, and else from a file, which the
+// oftenWritten is how often a zip is put together before it is kept whole: most are
+// asked for once, and again by whoever looks whether it worked.
+const oftenWritten = 2
+
+// WriteTo writes the rest of the zip to w, in large pieces. A zip that is asked
+// for often comes from memory if it is small, and else from a file, which the
 // kernel copies if w is an io.ReaderFrom that lets it.
 func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
-	if z.pos > 0 || !z.index.written.Swap(true) { // most are asked for once
+	if z.pos > 0 || z.index.written.Add(1) <= oftenWritten {
 		return z.assemble(w, nil)
 	}
 	if z.Size() <= maxCachedBody {

@@ -56,8 +56,8 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 		if err != nil {
 			return err
 		}
-		// Once for nothing: what is asked for the first time is not warm.
-		if _, err := b.measure(ctx, o.URL(), paths, &load{suffix: l.suffix, requests: 2 * len(paths)}); err != nil {
+		// Some times for nothing: what is asked for the first time is not warm.
+		if _, err := b.measure(ctx, o.URL(), paths, &load{suffix: l.suffix, requests: 3 * len(paths)}); err != nil {
 			return fmt.Errorf("%s: %w", l.kind, err)
 		}
 		for range b.rounds {

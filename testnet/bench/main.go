@@ -40,16 +40,18 @@ func main() {
 	flag.StringVar(&c.tree, "tree", defaultTree(), "keep the upstream's modules in this `directory` from run to run")
 	flag.StringVar(&c.scratch, "scratch", defaultScratch(), "module caches of clients go into this `directory`, best in memory")
 	flag.StringVar(&c.data, "data", os.TempDir(), "data of offices goes into this `directory`")
-	flag.StringVar(&c.only, "only", "", "measure only `what`: downloads or loads")
+	flag.StringVar(&c.only, "only", "", "measure only `what`: downloads, loads or wan")
 	flag.IntVar(&c.rounds, "rounds", 5, "rounds of downloads")
 	flag.IntVar(&c.requests, "requests", 20000, "requests of each load measurement for small files")
 	flag.IntVar(&c.clients, "clients", 16, "connections that load comes over")
 	flag.DurationVar(&c.rtt, "rtt", 0, "let the upstream answer this `time` late, as one does that is far away")
+	flag.DurationVar(&c.linkRTT, "link-rtt", 50*time.Millisecond, "`time` there and back between offices of an emulated network")
+	flag.Int64Var(&c.linkRate, "link-rate", 100e6, "bits a second of an office in it")
 	flag.StringVar(&c.profile, "profile", "", "write what an office does when cold to this `file` with the suffixes .cpu and .heap")
 	flag.Parse()
 
-	if c.only != "" && c.only != onlyDownloads && c.only != onlyLoads {
-		fmt.Fprintf(os.Stderr, "bench: -only %s: want %s or %s\n", c.only, onlyDownloads, onlyLoads)
+	if c.only != "" && c.only != onlyDownloads && c.only != onlyLoads && c.only != onlyWAN {
+		fmt.Fprintf(os.Stderr, "bench: -only %s: want %s, %s or %s\n", c.only, onlyDownloads, onlyLoads, onlyWAN)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -65,13 +67,15 @@ type config struct {
 	bin, project, tree, scratch, data, profile, only string
 
 	rounds, requests, clients int
-	rtt                       time.Duration
+	rtt, linkRTT              time.Duration
+	linkRate                  int64 // bits a second
 }
 
 // Values of config.only.
 const (
 	onlyDownloads = "downloads"
 	onlyLoads     = "loads"
+	onlyWAN       = "wan"
 )
 
 func defaultTree() string {
@@ -117,6 +121,9 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	fmt.Fprintf(w, "%s, %s/%s, %d cores, %s. %d zips of %.1f MB together, upstream on loopback, %v away, %d rounds, medians.\n\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(),
 		len(zips), float64(size)/1e6, b.rtt, b.rounds)
+	if b.only == onlyWAN {
+		return b.across(ctx, w)
+	}
 	keep, err := b.downloads(ctx, w, size)
 	if err != nil {
 		return err
@@ -125,7 +132,10 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	if b.only == onlyDownloads {
 		return nil
 	}
-	return b.loads(ctx, w, keep)
+	if err := b.loads(ctx, w, keep); err != nil || b.only == onlyLoads {
+		return err
+	}
+	return b.across(ctx, w)
 }
 
 func (b *bench) prepare(ctx context.Context) error {
