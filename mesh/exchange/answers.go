@@ -35,7 +35,7 @@ func (x *Exchange) Answers(ctx context.Context, key string, patient bool) ([]Ans
 	defer undo()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errLate)
-	live, connected := x.candidates()
+	live, connected := x.others(patient)
 	connected = x.sharing(x.health.rank(connected), keyPath(key))
 	peers := union(x.homes(newRing(live), keyHome(key), keyPath(key), x.cfg.Homes), connected[:min(len(connected), maxAnswersAsked)])
 	type reply struct {

@@ -221,13 +221,17 @@ func (x *Exchange) liar(p peer.ID, err error) {
 // connected, and those not known to be out of reach. Of members with a connection
 // that lately failed to answer, all are worth it when there are no others: whoever is
 // slow is better than nobody.
-func (x *Exchange) candidates() (live, connected []peer.ID) {
+func (x *Exchange) candidates() (live, connected []peer.ID) { return x.others(false) }
+
+// others is candidates; all says that connected members are worth it however they
+// answered lately.
+func (x *Exchange) others(all bool) (live, connected []peer.ID) {
 	is := map[peer.ID]bool{}
 	var tardy []peer.ID
 	for _, p := range x.cfg.Members.Connected() {
 		switch {
 		case p == x.self || !x.cfg.Members.IsMember(p):
-		case x.health.usable(p):
+		case x.health.usable(p), all && !x.health.banned(p):
 			connected = append(connected, p)
 		case !x.health.banned(p):
 			tardy = append(tardy, p)

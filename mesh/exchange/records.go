@@ -64,7 +64,7 @@ func (x *Exchange) Records(ctx context.Context, names []verify.Name, o RecordsOp
 	ctx, cancel := x.within(ctx)
 	defer cancel()
 	q := newInquiry(names, o)
-	live, connected := x.candidates()
+	live, connected := x.others(o.Patient)
 	live, connected = except(live, o.Except), x.health.rank(except(connected, o.Except))
 	x.round(ctx, q, x.plan(q, live, connected))
 	if second := q.secondPlan(); len(second) > 0 {

@@ -3,7 +3,6 @@ package exchange
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
 	"slices"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -84,12 +82,16 @@ type repairer struct {
 	seed maphash.Seed
 	told map[peer.ID]map[uint64]struct{} // names that a peer was told of, while it is connected
 	size int                             // of told
+	// lacked counts, for a zip with too few copies, the looks at which it was the turn
+	// of others.
+	lacked map[uint64]int
 }
 
 // Repair keeps records at their home peers, and zips at as many offices as
 // RepairOptions says, until ctx ends. Every node sees to what it knows: it tells
 // new home peers of its records, and pulls the zips of which there are too few if
-// it is one of the nearest to have them. Members that come and go within Settle
+// it is one of the nearest to have them, under a claim, so that two that see the same
+// loss make one copy. Members that come and go within Settle
 // move nothing, and each node starts at a random moment after that.
 func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 	if o.Holdings == nil {
@@ -98,7 +100,7 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 	o.defaults()
 	ctx, cancel := x.within(ctx)
 	defer cancel()
-	r := &repairer{x: x, o: o, seed: maphash.MakeSeed(), told: map[peer.ID]map[uint64]struct{}{}}
+	r := &repairer{x: x, o: o, seed: maphash.MakeSeed(), told: map[peer.ID]map[uint64]struct{}{}, lacked: map[uint64]int{}}
 	look := time.NewTimer(jitter(o.Settle)) // at everything
 	defer look.Stop()
 	var soon <-chan time.Time
@@ -118,7 +120,7 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 			continue
 		case <-soon:
 			soon = nil
-			r.some(ctx, arrived)
+			r.some(ctx, arrived, false)
 			arrived = nil
 		case <-look.C:
 			if err := r.all(ctx); err != nil && ctx.Err() == nil {
@@ -161,7 +163,7 @@ func (r *repairer) forgetGone() {
 func (r *repairer) all(ctx context.Context) error {
 	var batch []verify.Name
 	flush := func() error {
-		r.some(ctx, batch)
+		r.some(ctx, batch, true)
 		batch = batch[:0]
 		select {
 		case <-time.After(minRepairPace):
@@ -182,10 +184,10 @@ func (r *repairer) all(ctx context.Context) error {
 	return flush()
 }
 
-// some sees to the names given: at most repairBatch of them, or those that
-// arrived since the last time.
-func (r *repairer) some(ctx context.Context, names []verify.Name) {
-	_, connected := r.x.candidates()
+// some sees to the names given: at most repairBatch of them in a look at everything,
+// or those that arrived since the last time.
+func (r *repairer) some(ctx context.Context, names []verify.Name, full bool) {
+	_, connected := r.x.others(true)
 	if len(connected) == 0 || len(names) == 0 {
 		return
 	}
@@ -194,7 +196,7 @@ func (r *repairer) some(ctx context.Context, names []verify.Name) {
 		if err := r.tell(ctx, around, batch); err != nil {
 			r.x.log.Debug("some home peers were not told", "err", err)
 		}
-		if err := r.copy(ctx, around, batch); err != nil {
+		if err := r.copy(ctx, around, batch, full); err != nil {
 			r.x.log.Info("some zips have too few copies still", "err", err)
 		}
 	}
@@ -211,7 +213,7 @@ func (r *repairer) tell(ctx context.Context, around *ring, names []verify.Name) 
 		if err != nil {
 			continue
 		}
-		for _, p := range r.x.homes(around, homeKey(n), n.Module.Path, r.x.cfg.Homes) {
+		for _, p := range r.tellees(around, n) {
 			if _, told := r.told[p][r.hash(n)]; told || p == r.x.self {
 				continue
 			}
@@ -237,13 +239,13 @@ func (r *repairer) tellOne(ctx context.Context, p peer.ID, names []verify.Name, 
 	if len(names) == 0 {
 		return nil
 	}
-	has, err := r.x.hasRecords(ctx, p, names, held)
+	entries, err := r.x.briefly(ctx, p, names, held)
 	if err != nil {
 		return err
 	}
 	var push []*verify.Signed
 	for i, n := range names {
-		if s, err := r.x.cfg.Backend.Record(n); err == nil && !has[i] {
+		if s, err := r.x.cfg.Backend.Record(n); err == nil && (entries[i] == nil || len(entries[i].Digest) == 0) {
 			push = append(push, s)
 		}
 	}
@@ -265,9 +267,9 @@ func (r *repairer) tellOne(ctx context.Context, p peer.ID, names []verify.Name, 
 
 func (r *repairer) hash(n verify.Name) uint64 { return maphash.Comparable(r.seed, n) }
 
-// hasRecords asks one peer which of names it has a record of, and tells it
-// whether this node holds their bytes.
-func (x *Exchange) hasRecords(ctx context.Context, p peer.ID, names []verify.Name, held bool) ([]bool, error) {
+// briefly asks one peer about names and tells it whether this node holds their bytes.
+// What it knows nothing about is nil.
+func (x *Exchange) briefly(ctx context.Context, p peer.ID, names []verify.Name, held bool) ([]*recordsEntry, error) {
 	found := make([]Found, len(names))
 	w := &question{holding: held, class: Background}
 	for i, n := range names {
@@ -276,89 +278,25 @@ func (x *Exchange) hasRecords(ctx context.Context, p peer.ID, names []verify.Nam
 	}
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
-	has := make([]bool, len(names))
 	in := make(chan heard, len(names)+1) // all that the peer may say
 	if err := x.askRecordsOf(ctx, p, found, w, in); err != nil {
 		return nil, err
 	}
 	close(in)
+	entries := make([]*recordsEntry, len(names))
 	for h := range in {
-		if h.index >= 0 && len(h.entry.Digest) > 0 {
-			has[h.index] = true
+		if h.index >= 0 {
+			entries[h.index] = h.entry
 		}
 	}
-	return has, nil
+	return entries, nil
 }
 
-// copy pulls the zips among names of which there are too few, if it is this
-// node's turn.
-func (r *repairer) copy(ctx context.Context, around *ring, names []verify.Name) error {
-	var lacking []verify.Name
-	for _, n := range names {
-		if n.Kind != verify.Zip || !slices.Contains(r.x.homes(around, homeKey(n), n.Module.Path, r.x.cfg.Homes+r.o.Replicas), r.x.self) {
-			continue
-		}
-		if s, err := r.x.cfg.Backend.Record(n); err == nil && !r.x.cfg.Backend.HasZip(s.Record.Digest) {
-			lacking = append(lacking, n)
-		}
+// tellees are the members that are to have the record of a file: home peers, and for
+// a zip all that see to its copies.
+func (r *repairer) tellees(around *ring, n verify.Name) []peer.ID {
+	if n.Kind == verify.Zip {
+		return r.keepers(around, n)
 	}
-	if len(lacking) == 0 {
-		return nil
-	}
-	reply, err := r.x.Records(ctx, lacking, RecordsOptions{Brief: true, All: true})
-	if err != nil {
-		return err
-	}
-	var g errgroup.Group
-	g.SetLimit(repairPulls)
-	for _, f := range reply.Found {
-		if !r.turn(around, f) {
-			continue
-		}
-		g.Go(func() error {
-			s, err := r.x.cfg.Backend.Record(f.Name)
-			if err != nil {
-				return err
-			}
-			if err := r.o.Holdings.Obtain(ctx, s, f.Holders); err != nil {
-				return fmt.Errorf("copy of %v: %w", f.Name, err)
-			}
-			r.x.metrics.repaired.Inc()
-			return nil
-		})
-	}
-	return g.Wait()
-}
-
-// turn reports whether this node is to pull a zip: the offices that hold it are
-// too few, and among the nearest members in other offices this node is one of
-// those who make up the number.
-func (r *repairer) turn(around *ring, f Found) bool {
-	if len(f.Own) == 0 {
-		return false // nobody to get it from
-	}
-	offices := map[string]bool{}
-	for _, p := range f.Own {
-		offices[r.office(p)] = true
-	}
-	for _, p := range r.x.homes(around, homeKey(f.Name), f.Name.Module.Path, len(around.ids)) {
-		if len(offices) >= r.o.Replicas {
-			return false
-		}
-		if office := r.office(p); !offices[office] {
-			offices[office] = true
-			if p == r.x.self {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// office is where a peer stands; one whose office is not known stands alone.
-func (r *repairer) office(p peer.ID) string {
-	if name := r.x.cfg.Members.Office(p); name != "" {
-		return "office " + name
-	}
-	return "peer " + string(p)
+	return r.x.homes(around, homeKey(n), n.Module.Path, r.x.cfg.Homes)
 }

@@ -54,6 +54,7 @@ type office struct {
 	staged *store.Staged // by begin
 	// refuse makes Accept refuse records of these modules.
 	refuse map[string]bool
+	full   bool // it cannot make copies
 }
 
 // world is a set of offices that are all members, and know it.
