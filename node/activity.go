@@ -20,6 +20,7 @@ type Event struct {
 	Time    time.Time     `json:"time"`
 	ID      string        `json:"id"` // of the request, as in the log
 	What    string        `json:"what"`
+	SumDB   bool          `json:"sumdb,omitempty"` // it was for a checksum database
 	Status  int           `json:"status"`
 	Source  string        `json:"source,omitempty"` // store, peer or upstream; empty for what is none
 	From    string        `json:"from,omitempty"`   // the source with its name
@@ -89,6 +90,7 @@ func newActivity() *activity { return &activity{now: time.Now} }
 func (a *activity) note(o protocol.Observation) {
 	e := Event{
 		Time: a.now().UTC(), ID: o.ID, What: cutText(whatText(o.Request)), Status: o.Status,
+		SumDB:  o.Request.Op == protocol.OpSumDB,
 		Source: o.Source, From: o.From, Bytes: o.Bytes, Took: o.Duration,
 	}
 	if o.Err != nil {

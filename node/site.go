@@ -87,6 +87,7 @@ func (n *Node) serveSites(ctx context.Context, g *errgroup.Group) {
 		}
 		mux := http.NewServeMux()
 		mux.Handle(s.prefix, endWith(ctx, s.handler))
+		mux.Handle("GET "+metricsPath, promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
 		mux.Handle("GET /{$}", http.RedirectHandler(s.prefix, http.StatusSeeOther))
 		n.serve(ctx, g, s.own, protocol.NewServer(mux, n.log))
 	}

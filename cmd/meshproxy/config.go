@@ -32,11 +32,13 @@ func withConfig(c *cli.Context) error {
 	if err != nil {
 		return misuse("configuration file %s: %w", path, err)
 	}
+	c.App.Metadata[metaFile] = path
 	for key, value := range values {
 		if err := applyConfig(c, key, value); err != nil {
 			return misuse("configuration file %s: %w", path, err)
 		}
 	}
+	c.App.Metadata[metaConfig] = values
 	return nil
 }
 
@@ -91,10 +93,8 @@ func readConfig(path string) (map[string]any, error) {
 // applyConfig sets one flag from the file. A key that is a flag of another
 // command only is left alone, so that one file serves all of them.
 func applyConfig(c *cli.Context, key string, value any) error {
-	known := configKeys(c.App)
-	if !slices.Contains(known, key) {
-		near := nearest(key, known)
-		return fmt.Errorf("unknown key %q; did you mean %q?", key, near)
+	if err := checkKey(c.App, key); err != nil {
+		return err
 	}
 	if !hasFlag(c.Command, key) || c.IsSet(key) {
 		return nil
@@ -107,6 +107,15 @@ func applyConfig(c *cli.Context, key string, value any) error {
 		return fmt.Errorf("key %q: invalid value %q: %w", key, text, err)
 	}
 	return nil
+}
+
+// checkKey reports whether a key of the file is a flag of any command.
+func checkKey(app *cli.App, key string) error {
+	known := configKeys(app)
+	if slices.Contains(known, key) {
+		return nil
+	}
+	return fmt.Errorf("unknown key %q; did you mean %q?", key, nearest(key, known))
 }
 
 // configText writes a value of the file as a flag would be written.

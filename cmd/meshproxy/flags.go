@@ -94,6 +94,10 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 		sizeFlag("max-size", "drop zips that were not used for long when files take more than this `SIZE`, like 20GB", catKeep),
 		ageFlag("max-age", "drop zips that were not used for this `TIME`, like 90d", catKeep),
 		sizeFlag("scrub-rate", "read and hash everything again once a day, this much in a second: `SIZE`, or off (default: 4MiB)", catKeep),
+		&cli.DurationFlag{
+			Name: "drain", EnvVars: env("drain"), Category: catServe,
+			Usage: "when told to end, go on answering for this `TIME` while /readyz says no, so that a load balancer can look elsewhere",
+		},
 		&cli.StringFlag{
 			Name: "log-level", EnvVars: env("log-level"), Value: "info", Category: catLog,
 			Usage: "`LEVEL`: debug, info, warn or error",
@@ -103,7 +107,7 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 			Usage: "`FORMAT`: text or json",
 		},
 	}
-	return append(append(append(atFlags(flags...), reachFlags()...), policyFlags()...), more...)
+	return append(append(append(atFlags(flags...), append(reachFlags(), uiFlags()...)...), policyFlags()...), more...)
 }
 
 // defaultData is the directory in which this system keeps an application's data

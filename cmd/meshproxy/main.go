@@ -23,6 +23,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // who asks twice to end does not want to wait
 	dropEmptyEnv()
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
@@ -54,7 +55,9 @@ func misuse(format string, args ...any) error { return errMisuse{fmt.Errorf(form
 // run is main with its surroundings passed in. It returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
-	err := app.RunContext(ctx, flagsFirst(app, args))
+	line := flagsFirst(app, args)
+	app.Metadata = map[string]any{metaLine: line}
+	err := app.RunContext(ctx, line)
 	if err == nil {
 		return exitOK
 	}
@@ -85,7 +88,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
 			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
-			policyCommand(), doctorCommand(), versionCommand(),
+			policyCommand(), doctorCommand(), configCommand(), versionCommand(),
 		},
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/node/dashboard"
 )
 
 func serveCommand() *cli.Command {
@@ -90,15 +91,21 @@ func serve(c *cli.Context, token string) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	if cfg.Listener, err = inheritedListener(); err != nil {
+		return err
+	}
 	n, err := node.New(c.Context, cfg)
 	if err != nil {
 		return asMisuse(err)
 	}
-	err = runNode(c, n, token)
+	if err := mountUI(c, n, cfg); err != nil {
+		return errors.Join(err, n.Close())
+	}
+	err = runNode(c, n, cfg, token)
 	return errors.Join(err, n.Close())
 }
 
-func runNode(c *cli.Context, n *node.Node, token string) error {
+func runNode(c *cli.Context, n *node.Node, cfg node.Config, token string) error {
 	if token != "" {
 		joined, err := n.Join(c.Context, token)
 		if err != nil {
@@ -113,18 +120,22 @@ func runNode(c *cli.Context, n *node.Node, token string) error {
 	if err != nil {
 		return err
 	}
-	printWelcome(c.App.Writer, st)
+	printWelcome(c.App.Writer, st, n.SiteURL(dashboard.Path))
+	defer supervise(c, n, cfg)()
 	if err := n.Run(c.Context); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-func printWelcome(w io.Writer, st *node.Status) {
+func printWelcome(w io.Writer, st *node.Status, ui string) {
 	fmt.Fprintf(w, "Serving Go modules at %s\n\n", st.URL)
 	t := newTable(w)
 	t.AppendRow([]any{"use it", "go env -w GOPROXY=" + st.URL})
 	t.AppendRow([]any{"in one shell", "export GOPROXY=" + st.URL})
+	if ui != "" {
+		t.AppendRow([]any{"in a browser", ui})
+	}
 	t.AppendRow([]any{"data", st.Data})
 	t.AppendRow([]any{"office", st.Office})
 	t.AppendRow([]any{"peer ID", st.PeerID})
@@ -153,6 +164,12 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	}
 	if _, _, err := net.SplitHostPort(cfg.Listen); err != nil {
 		return cfg, misuse("--listen %q: want HOST:PORT", cfg.Listen)
+	}
+	if cfg.Drain = c.Duration("drain"); cfg.Drain < 0 {
+		return cfg, misuse("--drain %v: want a time of zero or above", cfg.Drain)
+	}
+	if err := checkUI(c); err != nil {
+		return cfg, err
 	}
 	if cfg.Refresh <= 0 {
 		return cfg, misuse("--refresh %v: want a time above zero", cfg.Refresh)
@@ -237,10 +254,23 @@ func hostPort(nodeURL string) string {
 	return u.Host
 }
 
-func newLog(c *cli.Context) (*slog.Logger, error) {
-	var level slog.Level
+// setLevel has the log of newLog begin at the level that the flag says.
+func setLevel(c *cli.Context) error {
+	level, ok := c.App.Metadata[metaLevel].(*slog.LevelVar)
+	if !ok {
+		return nil
+	}
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, misuse("--log-level %q: want debug, info, warn or error", c.String("log-level"))
+		return misuse("--log-level %q: want debug, info, warn or error", c.String("log-level"))
+	}
+	return nil
+}
+
+func newLog(c *cli.Context) (*slog.Logger, error) {
+	level := new(slog.LevelVar)
+	c.App.Metadata[metaLevel] = level
+	if err := setLevel(c); err != nil {
+		return nil, err
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	switch format := c.String("log-format"); format {
