@@ -30,7 +30,11 @@ type auth struct {
 
 	mu    sync.Mutex
 	known map[string]http.Header // headers by URL prefix, "host/path"; guarded by mu
+	tried map[string]verdict     // by URL prefix: who waits to hear whether they were right; guarded by mu
 }
+
+// verdict is told whether credentials were right.
+type verdict func(ok bool)
 
 // authMethod finds credentials by prefix. Its URL is empty, or that of a request
 // which was refused with resp.
@@ -38,7 +42,7 @@ type authMethod func(ctx context.Context, url string, resp *http.Response) (map[
 
 // newAuth reads GOAUTH and .netrc; it runs no program.
 func newAuth(env environ, log *slog.Logger) (*auth, error) {
-	a := &auth{log: log, turn: make(chan struct{}, 1), known: make(map[string]http.Header)}
+	a := &auth{log: log, turn: make(chan struct{}, 1), known: make(map[string]http.Header), tried: make(map[string]verdict)}
 	goauth := env.get("GOAUTH")
 	if goauth == "" {
 		goauth = "netrc"
@@ -68,7 +72,7 @@ func (a *auth) method(text string, env environ) error {
 		if len(words) != 2 || !filepath.IsAbs(words[1]) {
 			return errors.New("git wants the absolute path of a directory")
 		}
-		a.methods, a.programs = append(a.methods, gitCredentials(words[1], env)), true
+		a.methods, a.programs = append(a.methods, a.gitCredentials(words[1], env)), true
 	default:
 		a.methods, a.programs = append(a.methods, authCommand(words, env)), true
 	}
@@ -140,6 +144,33 @@ func (a *auth) renew(req *http.Request, resp *http.Response) (bool, error) {
 		}
 	})
 	return !sameHeader(sent, a.lookup(req)), err
+}
+
+// judged is told how a request with renewed credentials was answered.
+func (a *auth) judged(req *http.Request, status int) {
+	refused := status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired
+	if !refused && status >= http.StatusBadRequest {
+		return // it says nothing about them
+	}
+	a.mu.Lock()
+	var tell []verdict
+	for prefix, v := range a.tried {
+		if target := req.URL.Host + req.URL.EscapedPath(); target == prefix || strings.HasPrefix(target, strings.TrimSuffix(prefix, "/")+"/") {
+			tell = append(tell, v)
+			delete(a.tried, prefix)
+		}
+	}
+	a.mu.Unlock()
+	for _, v := range tell {
+		v(!refused)
+	}
+}
+
+// await has v told about the credentials of a prefix.
+func (a *auth) await(prefix string, v verdict) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tried[prefix] = v
 }
 
 func sameHeader(a, b http.Header) bool {

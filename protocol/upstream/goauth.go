@@ -81,23 +81,43 @@ func parseCredentials(out []byte) (map[string]http.Header, error) {
 	}
 }
 
-// gitCredentials asks git's credential helpers in a directory. It only reads:
-// whether a helper should keep or forget a password is left to the user's own
-// commands.
-func gitCredentials(dir string, env environ) authMethod {
+// gitCredentials asks git's credential helpers in a directory, and tells them
+// whether what they knew was right, as the go command does: a helper keeps what
+// was, and forgets what was not.
+func (a *auth) gitCredentials(dir string, env environ) authMethod {
+	git := func(ctx context.Context, verb string, in io.Reader) (result, error) {
+		ctx, cancel := context.WithTimeout(ctx, authTimeout)
+		defer cancel()
+		cmd := newCommand(ctx, dir, append(env[:len(env):len(env)], "GIT_TERMINAL_PROMPT=0", "GCM_INTERACTIVE=never"), "git", "credential", verb)
+		cmd.Stdin = in
+		got, err := runCommand(cmd)
+		if err != nil {
+			err = fmt.Errorf("git credential %s: %w: %s", verb, err, strings.TrimSpace(got.text))
+		}
+		return got, err
+	}
 	return func(ctx context.Context, target string, _ *http.Response) (map[string]http.Header, error) {
 		if target == "" {
 			return nil, nil // git cannot tell what it knows, only answer for a URL
 		}
-		ctx, cancel := context.WithTimeout(ctx, authTimeout)
-		defer cancel()
-		cmd := newCommand(ctx, dir, append(env[:len(env):len(env)], "GIT_TERMINAL_PROMPT=0", "GCM_INTERACTIVE=never"), "git", "credential", "fill")
-		cmd.Stdin = strings.NewReader("url=" + target + "\n\n")
-		got, err := runCommand(cmd)
+		got, err := git(ctx, "fill", strings.NewReader("url="+target+"\n\n"))
 		if err != nil {
-			return nil, fmt.Errorf("git credential fill: %w: %s", err, strings.TrimSpace(got.text))
+			return nil, err
 		}
-		return parseGitCredential(got.out, target)
+		found, err := parseGitCredential(got.out, target)
+		for prefix := range found {
+			a.await(prefix, func(ok bool) {
+				verb := "approve"
+				if !ok {
+					verb = "reject"
+				}
+				// The request is answered already; a helper may still be told.
+				if _, err := git(context.WithoutCancel(ctx), verb, bytes.NewReader(got.out)); err != nil {
+					a.log.Warn("a credential helper could not be told whether a password was right", "error", err)
+				}
+			})
+		}
+		return found, err
 	}
 }
 

@@ -97,6 +97,35 @@ func TestGoAuthGit(t *testing.T) {
 	}
 }
 
+// TestGoAuthGitTellsTheHelper holds that a helper hears what its password was worth,
+// once, as git's own commands tell it.
+func TestGoAuthGitTellsTheHelper(t *testing.T) {
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("git is not installed:", err)
+	}
+	for _, test := range []struct{ name, password, told string }{
+		{"right one", "s3cret", "get store"},
+		{"wrong one", "guess", "get erase"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := newGuarded(t, "Authorization", "Basic YW5uYTpzM2NyZXQ=") // anna:s3cret
+			dir, told := t.TempDir(), filepath.Join(t.TempDir(), "told")
+			helper := program(t, "echo \"$1\" >>"+told+"\n[ \"$1\" = get ] && printf 'username=anna\\npassword="+test.password+"\\n'\ncat >/dev/null\n")
+			env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1"}
+			command(t, dir, env, "git", "init", "-q")
+			command(t, dir, env, "git", "config", "credential.helper", helper)
+			err := g.fetch(t, "GOAUTH=git "+dir, "GIT_CONFIG_NOSYSTEM=1")
+			if (err == nil) != (test.password == "s3cret") {
+				t.Error(err)
+			}
+			got, err := os.ReadFile(told)
+			if err != nil || strings.Join(strings.Fields(string(got)), " ") != test.told {
+				t.Errorf("the helper was told %q, %v; want %q", got, err, test.told)
+			}
+		})
+	}
+}
+
 func TestGoAuthRefuses(t *testing.T) {
 	for _, goauth := range []string{"git", "git relative", "netrc;;off", "'quote", ";"} {
 		if _, err := upstream.Parse("https://a.test", upstream.Options{Env: []string{"GOAUTH=" + goauth}}); err == nil || !strings.Contains(err.Error(), "GOAUTH="+goauth) {

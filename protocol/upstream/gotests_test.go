@@ -32,8 +32,8 @@ const (
 // of the go command's own tests, and holds that each of its modules, with its
 // checksums proved by its database, is the same as without a node between.
 func TestGoModules(t *testing.T) {
-	if os.Getenv("MESHPROXY_GO_TESTS") == "" {
-		t.Skip("it compiles the tests of the go command, which takes minutes: set MESHPROXY_GO_TESTS=1")
+	if testing.Short() {
+		t.Skip("it compiles the tests of the go command")
 	}
 	src, world := goTestProxy(t)
 	u := parse(t, world, upstream.Options{Databases: map[string]string{goTestDatabase: ""}})

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -200,7 +200,7 @@ func (p *proxy) get(ctx context.Context, what, target string, most int64) ([]byt
 	}
 	defer p.fetch.Release(1)
 	return retry(ctx, p, what, func() ([]byte, error) {
-		b, err := p.open(ctx, what, target, most)
+		b, _, err := p.open(ctx, what, target, nil, most)
 		if err != nil {
 			return nil, err
 		}
@@ -213,61 +213,6 @@ func (p *proxy) get(ctx context.Context, what, target string, most int64) ([]byt
 	})
 }
 
-// zip reads a zip into a temporary file, with retries.
-func (p *proxy) zip(ctx context.Context, n verify.Name, target string) (_ *Fetched, err error) {
-	if err := p.zips.Acquire(ctx, 1); err != nil {
-		return nil, failure(n.String(), p.label, err)
-	}
-	defer p.zips.Release(1)
-	file, err := os.CreateTemp(p.o.TempDir, "fetch-*.zip")
-	if err != nil {
-		return nil, protocol.Errorf(http.StatusInternalServerError, "%s: %w", n, err)
-	}
-	f := &Fetched{Name: n, File: file, Source: p.label}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	f.Size, err = retry(ctx, p, n.String(), func() (int64, error) { return p.copyZip(ctx, n, target, file) })
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-func (p *proxy) copyZip(ctx context.Context, n verify.Name, target string, file *os.File) (int64, error) {
-	if err := restart(file); err != nil {
-		return 0, backoff.Permanent(protocol.Errorf(http.StatusInternalServerError, "%s: %w", n, err))
-	}
-	b, err := p.open(ctx, n.String(), target, verify.MaxZip)
-	if err != nil {
-		return 0, err
-	}
-	defer b.Close()
-	size, err := io.Copy(file, b)
-	var local *fs.PathError
-	switch {
-	case errors.As(err, &local):
-		return 0, backoff.Permanent(protocol.Errorf(http.StatusInternalServerError, "%s: %w", n, err))
-	case err != nil:
-		return 0, p.broken(ctx, n.String(), err)
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return 0, backoff.Permanent(protocol.Errorf(http.StatusInternalServerError, "%s: %w", n, err))
-	}
-	return size, nil
-}
-
-// restart empties a file for another try.
-func restart(file *os.File) error {
-	if err := file.Truncate(0); err != nil {
-		return err
-	}
-	_, err := file.Seek(0, io.SeekStart)
-	return err
-}
-
 // broken is the error for an answer that ended too early or grew too large.
 func (p *proxy) broken(ctx context.Context, what string, err error) error {
 	e := failure(what, p.label, err)
@@ -277,40 +222,40 @@ func (p *proxy) broken(ctx context.Context, what string, err error) error {
 	return e
 }
 
-// open sends one request and returns the body of its answer if that is a 200.
-// Errors that no retry helps are permanent.
-func (p *proxy) open(ctx context.Context, what, target string, most int64) (*body, error) {
+// open sends one request and returns its answer with the body if that is a 200, or
+// a 206 where header asks for a range. Errors that no retry helps are permanent.
+func (p *proxy) open(ctx context.Context, what, target string, header http.Header, most int64) (*body, *http.Response, error) {
 	watched, w := newWatch(ctx, p.o.Patience, p.o.Stall)
-	resp, err := p.send(watched, target)
+	resp, err := p.send(watched, target, header)
 	var known *protocol.Error
 	if errors.As(err, &known) {
 		w.stop()
-		return nil, backoff.Permanent(err)
+		return nil, nil, backoff.Permanent(err)
 	}
 	if err != nil {
 		if cause := context.Cause(watched); cause != nil {
 			err = cause
 		}
 		w.stop()
-		return nil, p.broken(ctx, what, err)
+		return nil, nil, p.broken(ctx, what, err)
 	}
 	w.begin()
 	b := &body{ctx: watched, r: resp.Body, w: w, limit: most, max: most}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || header == nil) {
 		defer b.Close()
-		return nil, p.refused(what, resp, b)
+		return nil, resp, p.refused(what, resp, b)
 	}
 	if err := checkHead(resp, most); err != nil {
 		b.Close()
-		return nil, backoff.Permanent(failure(what, p.label, err))
+		return nil, nil, backoff.Permanent(failure(what, p.label, err))
 	}
-	return b, nil
+	return b, resp, nil
 }
 
 // send sends a request, and once more if it is refused and other credentials are
 // found for it.
-func (p *proxy) send(ctx context.Context, target string) (*http.Response, error) {
-	req, err := p.request(ctx, target)
+func (p *proxy) send(ctx context.Context, target string, header http.Header) (*http.Response, error) {
+	req, err := p.request(ctx, target, header)
 	if err != nil {
 		return nil, err
 	}
@@ -326,10 +271,14 @@ func (p *proxy) send(ctx context.Context, target string) (*http.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	if req, err = p.request(ctx, target); err != nil {
+	if req, err = p.request(ctx, target, header); err != nil {
 		return nil, err
 	}
-	return p.client.Do(req)
+	resp, err = p.client.Do(req)
+	if err == nil {
+		p.auth.judged(req, resp.StatusCode)
+	}
+	return resp, err
 }
 
 // checkHead refuses an answer by its headers alone.
@@ -343,7 +292,7 @@ func checkHead(resp *http.Response, most int64) error {
 	return nil
 }
 
-func (p *proxy) request(ctx context.Context, target string) (*http.Request, error) {
+func (p *proxy) request(ctx context.Context, target string, header http.Header) (*http.Request, error) {
 	u := *p.base
 	u.Path = p.base.Path + "/" + target
 	u.RawPath = ""
@@ -354,6 +303,7 @@ func (p *proxy) request(ctx context.Context, target string) (*http.Request, erro
 	if err != nil {
 		return nil, badName(err)
 	}
+	maps.Copy(req.Header, header)
 	if p.user != nil {
 		password, _ := p.user.Password()
 		req.SetBasicAuth(p.user.Username(), password)

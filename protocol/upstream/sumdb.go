@@ -36,8 +36,9 @@ type route struct {
 }
 
 // SumDB asks checksum database name, one of Options.Databases, for sub ("latest", "lookup/M@V" escaped, or
-// "tile/..."), by the go command's rules: through the first proxy of the list
-// that supports the database, and directly if none does. An error to support it
+// "tile/..."), by the go command's rules: directly if it has a URL of its own there,
+// else through the first proxy of the list that supports the database, and directly
+// if none does. An error to support it
 // that is not 404 or 410 means that the database is unavailable, unless "|"
 // follows. Errors of the way are not remembered.
 func (u *Upstreams) SumDB(ctx context.Context, name, sub string) ([]byte, error) {
@@ -98,6 +99,10 @@ func (u *Upstreams) findRoute(ctx context.Context, name string) (any, error) {
 }
 
 func (u *Upstreams) askRoute(ctx context.Context, name string) (route, error) {
+	if u.o.Databases[name] != "" { // who names a URL wants that one
+		p, err := u.database(name)
+		return route{via: p}, err
+	}
 	for _, e := range u.entries {
 		p, ok := e.source.(*proxy)
 		if !ok {

@@ -42,7 +42,7 @@ func TestSumDBRoute(t *testing.T) {
 			a.text("/sumdb/"+database+"/lookup/example.test/!mixed@v1.0.0", "A")
 			b.text("/sumdb/"+database+"/lookup/example.test/!mixed@v1.0.0", "B")
 			d.text("/lookup/example.test/!mixed@v1.0.0", "D")
-			u := parse(t, strings.NewReplacer("A", a.URL, "B", b.URL).Replace(test.list), upstream.Options{Databases: map[string]string{database: d.URL}})
+			u := parse(t, strings.NewReplacer("A", a.URL, "B", b.URL).Replace(test.list), upstream.Options{Databases: map[string]string{database: ""}, Transport: atItsName{d}})
 			for range 3 {
 				got, err := u.SumDB(t.Context(), database, "lookup/example.test/!mixed@v1.0.0")
 				if string(got) != test.via || test.status != 0 && protocol.StatusOf(err) != test.status {
@@ -53,6 +53,31 @@ func TestSumDBRoute(t *testing.T) {
 				t.Errorf("supported was asked %d times, want once", n)
 			}
 		})
+	}
+}
+
+// atItsName has the database where its name says, at an address that does not
+// exist.
+type atItsName struct{ d *world }
+
+func (a atItsName) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme == "https" && r.URL.Host == database {
+		r = r.Clone(r.Context())
+		r.URL.Scheme, r.URL.Host = "http", a.d.Listener.Addr().String()
+	}
+	return (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+}
+
+// TestSumDBWithURL holds that a database with a URL of its own is asked there, and
+// no proxy for it: who names a place wants that one.
+func TestSumDBWithURL(t *testing.T) {
+	w, d := newWorld(t), newWorld(t)
+	w.text("/sumdb/"+database+"/supported", "")
+	w.text("/sumdb/"+database+"/latest", "proxy's")
+	d.text("/db/latest", "its own")
+	u := parse(t, w.URL, upstream.Options{Databases: map[string]string{database: d.URL + "/db"}})
+	if got, err := u.SumDB(t.Context(), database, "latest"); string(got) != "its own" || w.count("/supported") != 0 {
+		t.Errorf("%q, %v; the proxy was asked %d times", got, err, w.count("/supported"))
 	}
 }
 

@@ -1,0 +1,117 @@
+package upstream_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshproxy/meshproxy/protocol/upstream"
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// breaking serves content, and cuts the connection after some bytes of it as
+// often as it is told.
+type breaking struct {
+	content []byte
+	tag     string
+	after   int // bytes of each answer that is cut
+	cuts    int
+	lie     func(h http.Header) // about an answer for a range
+
+	asked  int
+	ranges []string
+}
+
+func (b *breaking) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	b.asked++
+	b.ranges = append(b.ranges, r.Header.Get("Range"))
+	if b.tag != "" {
+		rw.Header().Set("ETag", b.tag)
+	}
+	w := &cutting{ResponseWriter: rw, b: b, left: 1 << 30}
+	if b.asked <= b.cuts {
+		w.left = b.after
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b.content))
+}
+
+type cutting struct {
+	http.ResponseWriter
+	b    *breaking
+	left int
+}
+
+func (w *cutting) WriteHeader(status int) {
+	if status == http.StatusPartialContent && w.b.lie != nil {
+		w.b.lie(w.Header())
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *cutting) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p[:min(len(p), w.left)])
+	if w.left -= n; w.left == 0 {
+		http.NewResponseController(w.ResponseWriter).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	return n, err
+}
+
+// TestZipIsResumed holds that a zip whose transfer breaks off goes on where it
+// was if the upstream can say that it is the same, and starts anew if not.
+func TestZipIsResumed(t *testing.T) {
+	content := []byte(strings.Repeat("0123456789abcdef", 64<<10))
+	for _, test := range []struct {
+		name   string
+		b      breaking
+		change func(b *breaking) // before the second request
+		ranges []string
+		ok     bool
+	}{
+		{name: "nothing breaks", b: breaking{tag: `"a"`}, ranges: []string{""}, ok: true},
+		{name: "breaks more often than a request is tried", b: breaking{tag: `"a"`, cuts: 5, after: 100_000},
+			ranges: []string{"", "bytes=100000-", "bytes=200000-", "bytes=300000-", "bytes=400000-", "bytes=500000-"}, ok: true},
+		{name: "no tag", b: breaking{cuts: 1, after: 100_000}, ranges: []string{"", ""}, ok: true},
+		{name: "weak tag", b: breaking{tag: `W/"a"`, cuts: 1, after: 100_000}, ranges: []string{"", ""}, ok: true},
+		{name: "no tag, and breaks again and again", b: breaking{cuts: 9, after: 100_000}, ranges: []string{"", "", ""}},
+		{name: "another file by then", b: breaking{tag: `"a"`, cuts: 1, after: 100_000}, ranges: []string{"", "bytes=100000-"}, ok: true,
+			change: func(b *breaking) { b.tag, b.content = `"b"`, bytes.ToUpper(b.content) }},
+		{name: "shorter file under the same tag", b: breaking{tag: `"a"`, cuts: 1, after: 100_000}, ranges: []string{"", "bytes=100000-", ""}, ok: true,
+			change: func(b *breaking) { b.content = b.content[:1000] }},
+		{name: "answer for another range", b: breaking{tag: `"a"`, cuts: 1, after: 100_000,
+			lie: func(h http.Header) { h.Set("Content-Range", "bytes 5-"+strconv.Itoa(len(content)-1)+"/*") }},
+			ranges: []string{"", "bytes=100000-", ""}, ok: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := &test.b
+			b.content = content
+			w := newWorld(t)
+			w.all = func(rw http.ResponseWriter, r *http.Request) {
+				if b.asked == 1 && test.change != nil {
+					test.change(b)
+				}
+				b.ServeHTTP(rw, r)
+			}
+			f, err := parse(t, w.URL, upstream.Options{}).File(t.Context(), name(modA, "v1.0.0", verify.Zip))
+			if got := strings.Join(b.ranges, ","); got != strings.Join(test.ranges, ",") {
+				t.Errorf("asked for the ranges %q, want %q", got, test.ranges)
+			}
+			if (err == nil) != test.ok {
+				t.Fatalf("error %v, want success: %v", err, test.ok)
+			}
+			if err != nil {
+				return
+			}
+			if got, err := io.ReadAll(f.File); err != nil || !bytes.Equal(got, b.content) || f.Size != int64(len(got)) {
+				t.Errorf("%d bytes, size %d, %v; want what the upstream has, %d bytes", len(got), f.Size, err, len(b.content))
+			}
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
