@@ -30,8 +30,9 @@ func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) 
 		return origin{}, n.onlyMesh(name.String(), meshErr)
 	}
 	x := n.exchange()
+	var failed []peer.ID // holders that did not give it
 	for range maxClaims {
-		claim, err := x.Claim(ctx, name)
+		claim, err := x.Claim(ctx, name, failed...)
 		if err != nil {
 			return origin{}, err
 		}
@@ -47,6 +48,7 @@ func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) 
 				return from, err
 			}
 			meshErr = err
+			failed = append(failed, claim.Holders...)
 		case exchange.Refused, exchange.Failed:
 			// What another office was told need not hold here: only this one may have
 			// the credentials. It asks for itself, as the mesh is of no more help.

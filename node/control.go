@@ -61,6 +61,7 @@ type Control interface {
 
 	Transfer
 	Governance
+	ReplicaLister
 }
 
 // Status is an office at a glance. Times are UTC, sizes bytes.

@@ -57,6 +57,9 @@ func controlHandler(c Control) http.Handler {
 	handleStream(mux, "modules", func(ctx context.Context, prefix string, emit func(store.Usage) error) error {
 		return c.Modules(ctx, prefix, emit)
 	})
+	handleStream(mux, "replicas", func(ctx context.Context, prefix string, emit func(Replica) error) error {
+		return c.Replicas(ctx, prefix, emit)
+	})
 	mux.HandleFunc("POST /backup", serveBackup(c))
 	handleStream(mux, "releases", func(ctx context.Context, prefix string, emit func(Release) error) error {
 		return c.Releases(ctx, prefix, emit)

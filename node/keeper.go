@@ -145,10 +145,15 @@ func (k *keeper) Peers(context.Context) ([]Peer, error) {
 	return peersOf(m), nil
 }
 
+// below reports whether path is prefix or below it.
+func below(prefix, path string) bool {
+	return prefix == "" || path == prefix || strings.HasPrefix(path, prefix+"/")
+}
+
 // Releases implements Control.
 func (k *keeper) Releases(ctx context.Context, prefix string, each func(Release) error) error {
 	return k.store.Releases(ctx, func(r store.Release) error {
-		if prefix != "" && r.Module.Path != prefix && !strings.HasPrefix(r.Module.Path, prefix+"/") {
+		if !below(prefix, r.Module.Path) {
 			return nil
 		}
 		out, err := release(k.store, r)

@@ -51,6 +51,7 @@ type Config struct {
 	Drain   time.Duration
 	Policy  PolicyConfig // what may be used, by whom
 	NoLAN   bool         // do not look for members by mDNS
+	Sharing Sharing      // what is done for the other offices
 	Reach   Reach        // how other offices get here, where addresses alone do not say
 	Version string       // of this program, for status
 	Log     *slog.Logger // default: none
@@ -282,6 +283,7 @@ func (n *Node) Run(ctx context.Context) error {
 	behind.Go(func() error { return n.saveAddrs(background) })
 	behind.Go(func() error { return n.meetings(background) })
 	behind.Go(func() error { return n.store.Run(background) })
+	behind.Go(func() error { return n.repair(background) })
 	behind.Go(func() error { return n.policy.Run(background) })
 	g.Go(func() error {
 		select {

@@ -19,6 +19,7 @@ const maxBases = 4
 type errand struct {
 	*Node
 	name    verify.Name
+	class   exchange.Class // who waits for it
 	publish func(*transit) // nil: nobody wants a part before the whole
 	transit *transit       // nil until one is published
 }
@@ -50,7 +51,7 @@ func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer
 	rec := &signed.Record
 	var staged *store.Staged
 	t, err := n.exchange().Begin(ctx, exchange.PullRequest{
-		Module: rec.Name.Module, Root: rec.Digest, Holders: holders, Size: rec.Size,
+		Module: rec.Name.Module, Root: rec.Digest, Holders: holders, Size: rec.Size, Class: n.class,
 		Bases: n.bases(rec),
 		Stage: func(ctx context.Context, listing []byte) (missing []verify.File, err error) {
 			if staged, err = n.store.StageListing(ctx, rec.Name.Module, rec.Digest, listing); err != nil {

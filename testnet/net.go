@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,6 +119,8 @@ func (n *Net) start(name string, c node.Config, token string) *Office {
 		c.Upstream = "off"
 	}
 	c.NoLAN = true // mDNS would leave loopback
+	// Copies that nobody asked for blur what a scenario counts.
+	c.Sharing.Replicas = cmp.Or(c.Sharing.Replicas, 1)
 	if c.SumDB == "" {
 		c.SumDB = "off"
 	}

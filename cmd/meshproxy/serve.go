@@ -178,6 +178,9 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	if cfg.Reach, err = reach(c); err != nil {
 		return cfg, err
 	}
+	if cfg.Sharing, err = sharing(c); err != nil {
+		return cfg, err
+	}
 	if cfg.MaxSize, err = size(c, "max-size"); err != nil {
 		return cfg, err
 	}

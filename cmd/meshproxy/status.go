@@ -76,11 +76,21 @@ Examples:
    meshproxy ls
    meshproxy ls golang.org/x
    meshproxy ls --modules                          # what each module takes
+   meshproxy ls --replicas                         # which offices hold each zip
    meshproxy ls --json | jq -r '.[] | .Path + "@" + .Version'`,
-		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "modules", Usage: "one line for each module, with what its zips take"}},
+		Flags: []cli.Flag{
+			jsonFlag(),
+			&cli.BoolFlag{Name: "modules", Usage: "one line for each module, with what its zips take"},
+			&cli.BoolFlag{Name: "replicas", Usage: "which offices hold each zip now; asks the other offices"},
+		},
 	}, func(c *cli.Context, ctl node.Control) error {
-		if c.Bool("modules") {
+		switch {
+		case c.Bool("modules") && c.Bool("replicas"):
+			return misuse("--modules and --replicas are two different lists: give one of them")
+		case c.Bool("modules"):
 			return showAll(c, ctl.Modules, printModules)
+		case c.Bool("replicas"):
+			return showAll(c, ctl.Replicas, printReplicas)
 		}
 		return showAll(c, ctl.Releases, printReleases)
 	})

@@ -26,6 +26,10 @@ type Bandwidth struct {
 	PerPeer int64
 }
 
+// MinBandwidth is the least limit that transfers can live with: a peer that is slower
+// than minRate counts as stalled, and several may share a limit.
+const MinBandwidth = 8 * minRate
+
 // paceChunk is the most that is written or accounted for at once. It is also the
 // burst of each limiter, so a limit is held over any span longer than the time
 // that this much takes.

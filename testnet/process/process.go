@@ -75,7 +75,8 @@ func (b Binary) Start(ctx context.Context, data string, o Options) (*Office, err
 	if o.SumDB != "" {
 		args = append(args, "--sumdb", o.SumDB)
 	}
-	args = append(args, o.Flags...)
+	// Copies that nobody asked for blur what a scenario counts; Flags may want them.
+	args = append(append(args, "--replicas", "1"), o.Flags...)
 	if o.Token != "" {
 		args = append(args, o.Token)
 	}
