@@ -189,9 +189,15 @@ func (x *Exchange) takeRecord(ctx context.Context, from peer.ID, envelope []byte
 		x.log.Info("record from a peer refused", "peer", from, "name", s.Record.Name, "err", err)
 		return x.pushed(pushReply{Status: PushRefused})
 	}
-	if held && s.Record.Name.Kind == verify.Zip {
-		x.holders.add(s.Record.Digest, from)
-		x.repair.arrived(s.Record.Name)
+	if s.Record.Name.Kind == verify.Zip {
+		if held {
+			x.holders.add(s.Record.Digest, from)
+		}
+		// Who is told of a zip by one that does not hold it has come to be near it, and
+		// others may have gone.
+		if held || status == PushAccepted {
+			x.repair.arrived(s.Record.Name)
+		}
 	}
 	return x.pushed(pushReply{Status: status})
 }

@@ -63,7 +63,7 @@ func (r *repairer) copy(ctx context.Context, around *ring, names []verify.Name, 
 	var g errgroup.Group
 	g.SetLimit(repairPulls)
 	for _, f := range reply.Found {
-		if r.due(around, f, full) {
+		if r.due(around, r.x.alsoHeard(f), full) {
 			g.Go(func() error {
 				if err := r.copyOne(ctx, f.Name); err != nil {
 					return fmt.Errorf("copy of %v: %w", f.Name, err)
@@ -79,7 +79,14 @@ func (r *repairer) copy(ctx context.Context, around *ring, names []verify.Name, 
 // without those whose turn it was at earlier looks and who have not made a copy.
 func (r *repairer) due(around *ring, f Found, full bool) bool {
 	if len(f.Own) == 0 {
-		f.Own = f.Holders // in a large mesh none of them may be among those asked; the census counts
+		// In a large mesh those who hold it may not be among those asked. That one of
+		// them is named is enough to look closer: the census asks them and counts.
+		i := slices.IndexFunc(f.Holders, func(p peer.ID) bool {
+			return p != r.x.self && r.x.cfg.Host.Network().Connectedness(p) == network.Connected
+		})
+		if i >= 0 {
+			f.Own = f.Holders[i : i+1]
+		}
 	}
 	h := r.hash(f.Name)
 	short, mine := r.turn(around, f, r.lacked[h])
@@ -162,7 +169,7 @@ func (x *Exchange) census(ctx context.Context, n verify.Name) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	f := reply.Found[0]
+	f := x.alsoHeard(reply.Found[0])
 	for _, p := range f.Holders {
 		if slices.Contains(f.Own, p) || p == x.self || !x.cfg.Members.IsMember(p) || !x.shares(p, n.Module.Path) ||
 			x.cfg.Host.Network().Connectedness(p) != network.Connected {
@@ -178,6 +185,15 @@ func (x *Exchange) census(ctx context.Context, n verify.Name) (Found, error) {
 		}
 	}
 	return f, nil
+}
+
+// alsoHeard adds holders that this node was told of to those that others name: it may
+// be the only one left whom they told.
+func (x *Exchange) alsoHeard(f Found) Found {
+	if s, err := x.cfg.Backend.Record(f.Name); err == nil {
+		f.Holders = union(f.Holders, x.liveHolders(s.Record.Digest))
+	}
+	return f
 }
 
 // turn reports whether a zip is held in too few offices, and whether this node is to

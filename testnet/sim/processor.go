@@ -1,0 +1,19 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/sys/unix"
+)
+
+type protocolID = protocol.ID
+
+// processorTime is what this process has used so far.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
