@@ -75,6 +75,7 @@ func setUp(env *testscript.Env, archive string) error {
 		return err
 	}
 	env.Defer(sums.Stop)
+	startHook(env)
 	home := env.WorkDir + "/home"
 	env.Vars = append(env.Vars,
 		"HOME="+home, "XDG_DATA_HOME="+home+"/data", "XDG_CONFIG_HOME="+home+"/config",

@@ -247,6 +247,7 @@ func (h *hooks) run(ctx context.Context, m module.Version, path string) error {
 	defer h.running.Release(1)
 	cmd := exec.CommandContext(ctx, h.cfg.Command[0], append(h.cfg.Command[1:len(h.cfg.Command):len(h.cfg.Command)], path)...)
 	cmd.Env = append(os.Environ(), "MESHPROXY_MODULE="+m.Path, "MESHPROXY_VERSION="+m.Version)
+	alone(cmd)
 	cmd.WaitDelay = time.Second // children of its own must not hold its output open
 	out := &head{limit: maxHookText}
 	cmd.Stdout, cmd.Stderr = out, out
