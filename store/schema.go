@@ -44,6 +44,16 @@ func migrate(db *badger.DB, steps []func(*badger.DB) error) error {
 	return nil
 }
 
+// refuseNewer returns ErrNewer for a database of a newer version of this program,
+// in which a repair would take for damage what it does not know.
+func refuseNewer(db *badger.DB) error {
+	have, err := readSchema(db)
+	if err == nil && have > schema {
+		return fmt.Errorf("schema %d, this program knows %d; use the version that wrote it: %w", have, schema, ErrNewer)
+	}
+	return nil // what cannot be read is what a repair is for
+}
+
 func readSchema(db *badger.DB) (uint32, error) {
 	txn := db.NewTransaction(false)
 	defer txn.Discard()

@@ -161,7 +161,12 @@ func (s *Store) open() (err error) {
 	if err := os.Mkdir(s.spool(), 0o700); err != nil {
 		return err
 	}
-	return s.start()
+	err = s.start()
+	if errors.Is(err, ErrNewer) {
+		// Nothing was written: the next one to open it need not suspect a crash.
+		err = errors.Join(err, s.clearOpenMarker())
+	}
+	return err
 }
 
 // start opens the database, begins to write, and gives back what a crash left.
