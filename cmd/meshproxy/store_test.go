@@ -3,12 +3,15 @@ package main
 import (
 	"archive/zip"
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/mod/module"
 
@@ -89,4 +92,24 @@ func largest(r *outside.Release) (name string, middle []byte, err error) {
 		return "", nil, err
 	}
 	return best.Name, stream[len(stream)/2:][:1000], nil
+}
+
+// cmdNewer makes a data directory as a version of this program would that is newer:
+// the schema version, key v, is higher than any known.
+//
+//	newer DIR
+func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: newer DIR")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	db, err := badger.Open(badger.DefaultOptions(filepath.Join(dir, "badger")).WithLogger(nil))
+	ts.Check(err)
+	key, value := []byte("v"), binary.BigEndian.AppendUint32(nil, 1000)
+	sum := crc32.Checksum(append(key[:1:1], value...), crc32.MakeTable(crc32.Castagnoli))
+	ts.Check(db.Update(func(txn *badger.Txn) error {
+		return txn.Set(key, binary.BigEndian.AppendUint32(value, sum))
+	}))
+	ts.Check(db.Close())
 }
