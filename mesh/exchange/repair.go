@@ -45,6 +45,7 @@ const (
 	repairPulls   = 2    // zips that are pulled at once
 	maxArrived    = 4096 // records that wait to be looked at; above, everything is
 	maxToldNames  = 1 << 20
+	maxSettles    = 5                     // times Settle, after which a look is due however many members come and go
 	minRepairPace = 50 * time.Millisecond // between two batches
 )
 
@@ -91,8 +92,9 @@ type repairer struct {
 // RepairOptions says, until ctx ends. Every node sees to what it knows: it tells
 // new home peers of its records, and pulls the zips of which there are too few if
 // it is one of the nearest to have them, under a claim, so that two that see the same
-// loss make one copy. Members that come and go within Settle
-// move nothing, and each node starts at a random moment after that.
+// loss make one copy. Members that come and go within Settle move nothing, and each
+// node starts at a random moment after that; in a mesh so large that some member
+// always comes or goes, it starts after maxSettles times Settle.
 func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 	if o.Holdings == nil {
 		return errors.New("repair: Holdings is missing")
@@ -103,6 +105,7 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 	r := &repairer{x: x, o: o, seed: maphash.MakeSeed(), told: map[peer.ID]map[uint64]struct{}{}, lacked: map[uint64]int{}}
 	look := time.NewTimer(jitter(o.Settle)) // at everything
 	defer look.Stop()
+	var restless time.Time // since when members come and go; zero is since no time
 	var soon <-chan time.Time
 	var arrived []verify.Name
 	for {
@@ -111,7 +114,11 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 			return ctx.Err()
 		case <-x.repair.change:
 			r.forgetGone()
-			look.Reset(o.Settle + jitter(o.Settle))
+			if restless.IsZero() {
+				restless = time.Now()
+			}
+			left := max(maxSettles*o.Settle-time.Since(restless), 0)
+			look.Reset(min(o.Settle, left) + jitter(o.Settle))
 		case n := <-x.repair.names:
 			arrived = append(arrived, n)
 			if soon == nil {
@@ -123,6 +130,7 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 			r.some(ctx, arrived, false)
 			arrived = nil
 		case <-look.C:
+			restless = time.Time{}
 			if err := r.all(ctx); err != nil && ctx.Err() == nil {
 				x.log.Warn("repair looks again later", "err", err)
 			}

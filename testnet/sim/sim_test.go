@@ -136,3 +136,22 @@ func TestAFetcherVanishes(t *testing.T) {
 		}
 	})
 }
+
+func TestRepairGoesOnWhileMembersComeAndGo(t *testing.T) {
+	simulate(t, Config{Seed: 5, Members: members, Repair: true}, 20, func(t *testing.T, w *World, all []*Release) {
+		if err := w.Fill(t.Context(), all, verify.Zip); err != nil {
+			t.Fatal(err)
+		}
+		if !w.Restore(all, 10*time.Minute) {
+			t.Fatal("releases do not have their copies ten minutes after their fetch")
+		}
+		// More often than repair waits for things to settle.
+		r, err := w.MeasureRepair(all, 0.2, 40*time.Second, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Lacking == 0 || !r.Done {
+			t.Errorf("of %d releases that lacked copies, %d still do after %.0f minutes in which others were restarted", r.Lacking, r.Unrepaired, r.Took)
+		}
+	})
+}
