@@ -79,9 +79,8 @@ func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, er
 		libp2p.ResourceManager(&gatedResources{resources, g}),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout), swarm.WithDialRanker(rankDials)),
-		libp2p.Ping(false),          // members have their own
-		libp2p.EnableRelay(),        // the transport; the service is in relay.go
-		libp2p.EnableHolePunching(), // from a relayed connection to a direct one
+		libp2p.Ping(false),   // members have their own
+		libp2p.EnableRelay(), // the transport; the service is in relay.go
 	}
 	announce, err := parseAddrs(cfg.Announce)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
@@ -45,6 +46,7 @@ type Mesh struct {
 
 	peers   *peerBook
 	relays  *relays
+	puncher *holepunch.Service
 	hellos  singleflight.Group
 	syncs   singleflight.Group
 	outcast atomic.Bool   // a member said that this node was revoked
@@ -98,6 +100,9 @@ func (m *Mesh) start() error {
 	if err := m.relays.serve(m.host); err != nil {
 		return err
 	}
+	if m.puncher, err = newPuncher(m.host); err != nil {
+		return err
+	}
 	m.members = &memberHost{Host: m.host, m: m, handlers: map[string]network.StreamHandler{}}
 	m.host.Network().Notify(m.notifiee())
 	if m.peers, err = newPeerBook(m); err != nil {
@@ -123,6 +128,9 @@ func (m *Mesh) Close() error {
 		}
 		if m.peers != nil {
 			err = errors.Join(err, m.peers.save())
+		}
+		if m.puncher != nil {
+			err = errors.Join(err, m.puncher.Close())
 		}
 		if m.host != nil {
 			err = errors.Join(err, m.relays.close(), m.host.Close())

@@ -316,7 +316,7 @@ func (b *peerBook) due(now time.Time) []peer.ID {
 		c.dialing = true
 		wait := min(most, redialFirst<<min(c.failed, 10))
 		if b.m.host.Network().Connectedness(p) == network.Connected {
-			wait = directEvery
+			wait = min(directEvery, directFirst<<min(c.failed, 10))
 		}
 		c.next = now.Add(wait/2 + rand.N(wait))
 		c.failed++

@@ -30,7 +30,8 @@ const (
 	relayClients   = 1024
 	relayCircuits  = 256 // of one member
 	relayBuffer    = 64 << 10
-	directEvery    = 30 * time.Second // between attempts to do without the relay
+	directFirst    = time.Second      // until the first attempt to do without the relay
+	directEvery    = 30 * time.Second // between later ones, at most
 	circuitPattern = "/p2p/%s/p2p-circuit"
 )
 
@@ -212,6 +213,10 @@ func (m *Mesh) dialledAt(p peer.ID) (ma.Multiaddr, bool) {
 
 // dialDirect tries to do without the relay between this node and p.
 func (m *Mesh) dialDirect(ctx context.Context, p peer.ID) {
+	if m.isCalled(p) {
+		m.punchThrough(ctx, p)
+		return
+	}
 	addrs := slices.DeleteFunc(m.peers.addrs(p), func(a ma.Multiaddr) bool { return hasProtocol(a, ma.P_CIRCUIT) })
 	if len(addrs) == 0 {
 		return
@@ -225,11 +230,7 @@ func (m *Mesh) dialDirect(ctx context.Context, p peer.ID) {
 		}
 		return
 	}
-	for _, c := range m.host.Network().ConnsToPeer(p) {
-		if wayOf(c) == Relayed {
-			c.Close()
-		}
-	}
+	m.dropRelayed(p)
 }
 
 // onlyRelayed reports whether p is connected, through relays alone.

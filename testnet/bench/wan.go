@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/semver"
+
+	"github.com/meshproxy/meshproxy/testnet/outside"
+	"github.com/meshproxy/meshproxy/testnet/process"
+	"github.com/meshproxy/meshproxy/testnet/wan"
+)
+
+// leg is one download across the emulated network, with what each round of it
+// came to.
+type leg struct {
+	name   string
+	took   []time.Duration
+	wire   []float64 // bytes towards the client's site, headers and all
+	lacked []float64 // bytes by which the office's store grew: compressed files and records
+	ideal  []time.Duration
+}
+
+// across measures a second office, without an upstream, that is a wide area network
+// away from the first: the wire against the bytes that it lacked, and the time
+// against what the line and the machine need at least.
+func (b *bench) across(ctx context.Context, w io.Writer) error {
+	before, err := previous(b.gomod)
+	if err != nil {
+		return err
+	}
+	tree, err := outside.FillTree(ctx, b.treeDir()+"-wan", b.gomod, machineSettings()...)
+	if err == nil {
+		tree, err = outside.FillTree(ctx, b.treeDir()+"-wan", before, machineSettings()...)
+	}
+	if err != nil {
+		return err
+	}
+	db, err := tree.Database(sumsName)
+	if err == nil {
+		err = db.Fill(ctx, 5000)
+	}
+	if err != nil {
+		return err
+	}
+	run := &crossing{
+		bench: b, tree: tree, db: db, before: before,
+		direct: &leg{name: "direct from the upstream, as far away"},
+		cold:   &leg{name: "through a second office"},
+		change: &leg{name: "other versions of modules that it has"},
+		warm:   &leg{name: "the project again"},
+	}
+	for range b.rounds {
+		if err := run.round(ctx); errors.Is(err, wan.ErrUnavailable) {
+			fmt.Fprintf(w, "Nothing measured across a network: %v\n\n", err)
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	run.print(w)
+	return nil
+}
+
+// crossing is the measurements across a network.
+type crossing struct {
+	*bench
+	tree   outside.Tree
+	db     *outside.Database
+	before string // go.mod with other versions of some modules of the project
+	number int    // of the round
+
+	direct, cold, change, warm *leg
+	joined                     []time.Duration // from the join command to the first zip from the mesh
+}
+
+// round makes a network and measures everything once.
+func (c *crossing) round(ctx context.Context) (err error) {
+	c.number++
+	n, err := wan.New(uint64(c.number))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	n.SetUsual(wan.Path{Latency: c.linkRTT / 2})
+	var sites []*wan.Site
+	for _, name := range []string{"internet", "a", "b", "client"} {
+		s, err := n.Attach(name, wan.Setup{Rate: c.linkRate, NoIPv6: true})
+		if err != nil {
+			return err
+		}
+		sites = append(sites, s)
+	}
+	internet, atA, atB, client := sites[0], sites[1], sites[2], sites[3]
+	up, err := outside.NewServerAt(outside.Proxy(c.tree, c.db), netip.AddrPortFrom(internet.IPv4(), 8080).String(), internet.Listen)
+	if err != nil {
+		return err
+	}
+	defer up.Stop()
+	a, err := c.open(ctx, atA, process.Options{Upstream: up.URL()})
+	if err != nil {
+		return err
+	}
+	defer a.Kill()
+	for _, gomod := range []string{c.gomod, c.before} {
+		if _, err := c.download(ctx, atA, a.URL(), gomod); err != nil {
+			return fmt.Errorf("%w\n%s", err, a.Log())
+		}
+	}
+	if err := c.leg(ctx, n, c.direct, internet, client, up.URL(), c.gomod, nil); err != nil {
+		return err
+	}
+	token, err := a.Invite(ctx)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	office, err := c.open(ctx, atB, process.Options{Token: token, Upstream: "off"})
+	if err != nil {
+		return err
+	}
+	defer office.Kill()
+	if err := c.firstZip(ctx, atB); err != nil {
+		return err
+	}
+	c.joined = append(c.joined, time.Since(start))
+	return c.second(ctx, n, atA, atB, office)
+}
+
+// second is what the second office is asked for.
+func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Site, b *process.Office) error {
+	for _, l := range []*leg{c.cold, c.warm, c.change} {
+		gomod := c.gomod
+		if l == c.change {
+			gomod = c.before
+		}
+		if err := c.leg(ctx, n, l, atA, atB, b.URL(), gomod, b); err != nil {
+			return fmt.Errorf("%w\n%s", err, b.Log())
+		}
+	}
+	again, err := c.download(ctx, atB, b.URL(), c.before)
+	if err != nil {
+		return err
+	}
+	last := len(c.warm.took) - 1
+	c.cold.least(c.linkRate, c.warm.took[last])
+	c.change.least(c.linkRate, again)
+	return nil
+}
+
+// least notes what the last round needed at least: the time of the bytes that were
+// lacked on the line, or that of the same download when all is there.
+func (l *leg) least(rate int64, warm time.Duration) {
+	line := time.Duration(l.lacked[len(l.lacked)-1] * 8 / float64(rate) * float64(time.Second))
+	l.ideal = append(l.ideal, max(line, warm))
+}
+
+func (c *crossing) open(ctx context.Context, site *wan.Site, o process.Options) (*process.Office, error) {
+	o.SumDB, o.At, o.Listen = c.db.Key(), site, "127.0.0.1:3000"
+	o.P2P = []string{"/ip4/0.0.0.0/tcp/4911", "/ip4/0.0.0.0/udp/4911/quic-v1"}
+	o.Flags = []string{"--no-lan", "--office", site.Name()}
+	return c.binary.Start(ctx, filepath.Join(c.work, fmt.Sprint("wan-", site.Name(), c.number)), o)
+}
+
+// leg makes one download and notes what it came to.
+func (c *crossing) leg(ctx context.Context, n *wan.Network, l *leg, from, to *wan.Site, goproxy, gomod string, o *process.Office) error {
+	stored := func() (float64, error) {
+		if o == nil {
+			return 0, nil
+		}
+		st, err := o.Status(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return float64(st.Store.Stored), nil
+	}
+	had, err := stored()
+	if err != nil {
+		return err
+	}
+	moved := n.Between(from, to).Bytes
+	took, err := c.download(ctx, to, goproxy, gomod)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.name, err)
+	}
+	has, err := stored()
+	l.took = append(l.took, took)
+	l.wire = append(l.wire, float64(n.Between(from, to).Bytes-moved))
+	l.lacked = append(l.lacked, has-had)
+	return err
+}
+
+// download runs the go command at a site with an empty module cache.
+func (c *crossing) download(ctx context.Context, at *wan.Site, goproxy, gomod string) (time.Duration, error) {
+	dir, err := os.MkdirTemp(c.memory, "client-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	g, err := outside.NewGo(dir, "GOPROXY="+goproxy, "GOSUMDB="+c.db.Key())
+	if err != nil {
+		return 0, err
+	}
+	g.At(at.Start)
+	if err := g.Write("go.mod", gomod); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	_, err = g.Run(ctx, "mod", "download")
+	return time.Since(start), err
+}
+
+// firstZip downloads the smallest zip of the tree.
+func (c *crossing) firstZip(ctx context.Context, at *wan.Site) error {
+	const small = "module example.test/first\n\ngo 1.21\n\nrequire golang.org/x/sync %s\n"
+	_, err := c.download(ctx, at, "http://127.0.0.1:3000", fmt.Sprintf(small, required(c.gomod, "golang.org/x/sync")))
+	return err
+}
+
+// required is the version of a module that a go.mod requires, or "".
+func required(gomod, path string) string {
+	f, err := modfile.ParseLax("go.mod", []byte(gomod), nil)
+	if err != nil {
+		return ""
+	}
+	for _, r := range f.Require {
+		if r.Mod.Path == path {
+			return r.Mod.Version
+		}
+	}
+	return ""
+}
+
+// previous makes a go.mod with the minor version before of each golang.org/x module
+// of a project: these have all of them, and little changes from one to the next.
+func previous(gomod string) (string, error) {
+	f, err := modfile.ParseLax("go.mod", []byte(gomod), nil)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "module example.test/before\n\ngo %s\n\nrequire (\n", f.Go.Version)
+	for _, r := range f.Require {
+		major, rest, _ := strings.Cut(strings.TrimPrefix(r.Mod.Version, "v"), ".")
+		minor, err := strconv.Atoi(strings.Split(rest, ".")[0])
+		if strings.HasPrefix(r.Mod.Path, "golang.org/x/") && semver.Prerelease(r.Mod.Version) == "" && err == nil && minor > 0 {
+			fmt.Fprintf(&out, "\t%s v%s.%d.0\n", r.Mod.Path, major, minor-1)
+		}
+	}
+	out.WriteString(")\n")
+	return out.String(), nil
+}
+
+func (c *crossing) print(out io.Writer) {
+	fmt.Fprintf(out, "Across an emulated network, %v there and back, %d Mbit/s at each office; nothing but the first office has an upstream. "+
+		"From the join command to the first zip from the mesh, the go command included: %.2f s.\n\n",
+		c.linkRTT, c.linkRate/1e6, median(c.joined)/1e9)
+	t := table.NewWriter()
+	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked"})
+	for _, l := range []*leg{c.direct, c.cold, c.warm, c.change} {
+		row := table.Row{l.name, fmt.Sprintf("%.2f", median(l.took)/1e9), "", fmt.Sprintf("%.2f", median(l.wire)/1e6), "", ""}
+		if len(l.ideal) > 0 {
+			row[2] = fmt.Sprintf("%.2f", median(ratios(l.took, l.ideal)))
+			row[4] = fmt.Sprintf("%.2f", median(l.lacked)/1e6)
+			row[5] = fmt.Sprintf("%.3f", median(quotients(l.wire, l.lacked)))
+		}
+		t.AppendRow(row)
+	}
+	fmt.Fprintf(out, "%s\n\n", t.RenderMarkdown())
+}
+
+// quotients divides the measurements of each round.
+func quotients(a, b []float64) []float64 {
+	var q []float64
+	for i := range a {
+		q = append(q, a[i]/b[i])
+	}
+	return q
+}
