@@ -164,6 +164,7 @@ func (m *Mesh) Revoke(peerOrOffice, reason string) ([]peer.ID, error) {
 
 func (m *Mesh) revoke(target member.Key, reason string) error {
 	now := time.Now()
+	policy := m.Policy()
 	_, err := m.update(func(r *member.Roster) (bool, error) {
 		if _, err := m.admin(); err != nil {
 			return false, err
@@ -183,6 +184,7 @@ func (m *Mesh) revoke(target member.Key, reason string) error {
 	if err != nil {
 		return fmt.Errorf("revoke %s: %w", target, err)
 	}
+	m.keepPolicy(policy)
 	signal(m.urgent)
 	return nil
 }

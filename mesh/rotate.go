@@ -50,9 +50,11 @@ func (m *Mesh) Rotate(ctx context.Context, without ...peer.ID) error {
 	if err != nil {
 		return fmt.Errorf("rotate: %w", err)
 	}
+	policy := m.Policy()
 	if err := m.follow(r, key); err != nil {
 		return err
 	}
+	m.keepPolicy(policy)
 	m.tellMove(ctx, r)
 	return nil
 }

@@ -163,7 +163,7 @@ func (m *Mesh) compare(theirs []member.ID) (syncGive, bool) {
 func within(all []member.Statement, limit int) (fit []member.Statement, more bool) {
 	size := 0
 	for i, s := range all {
-		if size += len(s.Credential) + len(s.Revocation) + 16; size > limit && i > 0 || i >= maxGiven {
+		if size += len(s.Credential) + len(s.Revocation) + len(s.Policy) + 16; size > limit && i > 0 || i >= maxGiven {
 			return all[:i], true
 		}
 	}

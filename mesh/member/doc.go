@@ -7,6 +7,7 @@
 // A grant that a bearer key signed counts only with the witness of a member, so
 // a token admits nobody once every reachable member knows it as used, withdrawn
 // or expired. A Revocation takes a key out again and outranks every grant.
+// A Policy is a document that an admin signed for all members.
 //
 // A Roster is the set of all such statements. Merging is commutative,
 // associative and idempotent, and who is a member (Evaluate) is a function of

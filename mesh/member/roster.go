@@ -31,12 +31,13 @@ const (
 )
 
 // Roster is the set of statements about one mesh: credentials of nodes,
-// invitations, revocations. The zero value is not usable; see NewRoster.
+// invitations, revocations, policies. The zero value is not usable; see NewRoster.
 type Roster struct {
 	mesh, founder Key
 	credentials   map[subject][]*Credential // newest first
 	revocations   map[ID]*Revocation
-	sum           *ID // of the set as it is; nil until somebody asks
+	policies      map[Key]*Policy // by author
+	sum           *ID             // of the set as it is; nil until somebody asks
 }
 
 // subject keeps apart what a key is as a node and as the bearer of an invitation.
@@ -51,7 +52,7 @@ func (c *Credential) subject() subject { return subject{c.Grant().Kind, c.Subjec
 // Only chains that begin with the same mesh key and the same founder enter it,
 // so a leaked mesh key cannot grant a second founder to anybody who is in.
 func NewRoster(mesh, founder Key) *Roster {
-	return &Roster{mesh: mesh, founder: founder, credentials: map[subject][]*Credential{}, revocations: map[ID]*Revocation{}}
+	return &Roster{mesh: mesh, founder: founder, credentials: map[subject][]*Credential{}, revocations: map[ID]*Revocation{}, policies: map[Key]*Policy{}}
 }
 
 // Mesh is the mesh key.
@@ -159,14 +160,16 @@ func (r *Roster) Prune(now time.Time) bool {
 	}
 	before := len(r.revocations)
 	maps.DeleteFunc(r.revocations, func(_ ID, v *Revocation) bool { return staleRevocation(v, now) })
+	dropped := r.prunePolicies()
 	r.sum = nil
-	return changed || len(r.revocations) != before
+	return changed || dropped || len(r.revocations) != before
 }
 
 // Statement is one member of the set in its wire form.
 type Statement struct {
 	Credential []byte `cbor:"1,keyasint,omitempty"`
 	Revocation []byte `cbor:"2,keyasint,omitempty"`
+	Policy     []byte `cbor:"3,keyasint,omitempty"`
 }
 
 // IDs returns the IDs of all statements, sorted.
@@ -176,6 +179,9 @@ func (r *Roster) IDs() []ID {
 		for _, c := range known {
 			ids = append(ids, c.id)
 		}
+	}
+	for _, p := range r.policies {
+		ids = append(ids, p.id)
 	}
 	slices.SortFunc(ids, compareIDs)
 	return ids
@@ -215,6 +221,11 @@ func (r *Roster) Statements(want func(ID) bool) []Statement {
 			out = append(out, Statement{Revocation: v.raw})
 		}
 	}
+	for _, p := range r.policies {
+		if want(p.id) {
+			out = append(out, Statement{Policy: p.raw})
+		}
+	}
 	return out
 }
 
@@ -251,7 +262,7 @@ func (r *Roster) unknown(statements []Statement) []Statement {
 	ids := r.IDs()
 	var out []Statement
 	for _, s := range statements {
-		id := ID(sha256.Sum256(append(slices.Clone(s.Credential), s.Revocation...)))
+		id := ID(sha256.Sum256(slices.Concat(s.Credential, s.Revocation, s.Policy)))
 		if _, ok := slices.BinarySearchFunc(ids, id, compareIDs); !ok {
 			out = append(out, s)
 		}
@@ -266,6 +277,13 @@ func (r *Roster) add(s Statement, now time.Time) (bool, error) {
 			return false, err
 		}
 		return r.AddRevocation(v, now)
+	}
+	if s.Policy != nil {
+		p, err := ParsePolicy(s.Policy)
+		if err != nil {
+			return false, err
+		}
+		return r.AddPolicy(p)
 	}
 	c, err := ParseCredential(s.Credential)
 	if err != nil {
@@ -360,12 +378,12 @@ func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (b
 
 // Clone returns a roster of its own with the same statements.
 func (r *Roster) Clone() *Roster {
-	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations), r.sum}
+	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations), maps.Clone(r.policies), r.sum}
 }
 
 // Len is the number of statements.
 func (r *Roster) Len() int {
-	n := len(r.revocations)
+	n := len(r.revocations) + len(r.policies)
 	for _, known := range r.credentials {
 		n += len(known)
 	}

@@ -42,6 +42,7 @@ type View struct {
 	sorted      []Info
 	removed     map[Key]*Revocation
 	invitations []Invitation
+	policy      *Policy
 }
 
 // Member returns what is known of a current member.
@@ -55,6 +56,9 @@ func (v *View) Members() []Info { return slices.Clone(v.sorted) }
 
 // Len is the number of current members.
 func (v *View) Len() int { return len(v.members) }
+
+// Policy returns the policy in force, nil if there is none.
+func (v *View) Policy() *Policy { return v.policy }
 
 // Removed returns the revocation in force against a key, or nil.
 func (v *View) Removed(k Key) *Revocation { return v.removed[k] }
@@ -92,6 +96,7 @@ func (r *Roster) Evaluate(now time.Time) *View {
 		}
 	}
 	r.evaluateInvitations(v, byTarget, admitted)
+	v.policy = r.policyInForce(byTarget)
 	v.sorted = slices.SortedFunc(maps.Values(v.members), func(a, b Info) int { return strings.Compare(string(a.Peer), string(b.Peer)) })
 	return v
 }
