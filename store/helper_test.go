@@ -3,6 +3,7 @@ package store
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -54,12 +55,19 @@ type testFile struct {
 	data []byte
 }
 
-// makeZip writes a module zip as the go command does, but for the files' order.
+// makeZip writes a module zip as the go command does, but for the files' order,
+// and but for large files, which it packs without trying hard: to compress noise
+// under the race detector takes longer than all else.
 func makeZip(t testing.TB, m module.Version, files ...testFile) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
+	level := flate.DefaultCompression
+	w.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, level) })
 	for _, f := range files {
+		if level = flate.DefaultCompression; len(f.data) >= 512<<10 {
+			level = flate.NoCompression
+		}
 		fw, err := w.Create(m.Path + "@" + m.Version + "/" + f.name)
 		if err != nil {
 			t.Fatal(err)

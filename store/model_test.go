@@ -25,7 +25,7 @@ func fewChecks(t *testing.T) {
 	if f.Value.String() != f.DefValue {
 		return
 	}
-	if err := f.Value.Set("12"); err != nil {
+	if err := f.Value.Set("10"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Value.Set(f.DefValue) })
@@ -40,6 +40,7 @@ type model struct {
 	held    map[int]bool    // zips of the pool that are held
 	records map[verify.Name]verify.Digest
 	pinned  bool // module 0
+	pool    *[poolSize]*pooled
 }
 
 const poolSize = 12
@@ -57,14 +58,29 @@ func poolZip(i int) (module.Version, []testFile) {
 	return m, files
 }
 
+// pooled is a zip of the pool, made once.
+type pooled struct {
+	scanned *Scanned
+	data    []byte
+	content map[string]string
+}
+
 func (m *model) zip(i int) (*Scanned, []byte) {
-	mod, files := poolZip(i)
-	data := makeZip(m.t, mod, files...)
-	z, err := ScanZip(context.Background(), bytes.NewReader(data), int64(len(data)), mod)
-	if err != nil {
-		m.t.Fatal(err)
+	p := m.pooled(i)
+	return p.scanned, p.data
+}
+
+func (m *model) pooled(i int) *pooled {
+	if m.pool[i] == nil {
+		mod, files := poolZip(i)
+		data := makeZip(m.t, mod, files...)
+		z, err := ScanZip(context.Background(), bytes.NewReader(data), int64(len(data)), mod)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.pool[i] = &pooled{z, data, contents(m.t, data)}
 	}
-	return z, data
+	return m.pool[i]
 }
 
 func (m *model) open(dir string) {
@@ -82,8 +98,9 @@ func (m *model) open(dir string) {
 // TestModel runs random operations on a store and on a model of it.
 func TestModel(t *testing.T) {
 	fewChecks(t)
+	var pool [poolSize]*pooled
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{t: t, held: make(map[int]bool), records: make(map[verify.Name]verify.Digest)}
+		m := &model{t: t, pool: &pool, held: make(map[int]bool), records: make(map[verify.Name]verify.Digest)}
 		m.open(t.TempDir())
 		defer func() {
 			if err := m.s.Close(); err != nil {
@@ -275,14 +292,14 @@ func (m *model) crash(*rapid.T) {
 
 func (m *model) check(rt *rapid.T) {
 	for i := range poolSize {
-		z, data := m.zip(i)
+		z, _ := m.zip(i)
 		if m.s.HasZip(z.Root) != m.held[i] {
 			rt.Fatalf("zip %d: held %v, want %v", i, !m.held[i], m.held[i])
 		}
 		if !m.held[i] {
 			continue
 		}
-		got, want := contents(m.t, readZip(m.t, m.s, z.Root)), contents(m.t, data)
+		got, want := contents(m.t, readZip(m.t, m.s, z.Root)), m.pooled(i).content
 		for name := range want {
 			if got[name] != want[name] {
 				rt.Fatalf("zip %d: %s differs", i, name)
