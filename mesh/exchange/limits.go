@@ -51,16 +51,26 @@ type limits struct {
 
 type direction struct {
 	total, low *rate.Limiter
-	perPeer    map[peer.ID]*rate.Limiter
+	perPeer    map[peer.ID]share
+}
+
+// share is what one peer may have, and the part of it that is for classes below
+// Client while a client waits; nil is no limit.
+type share struct{ all, low *rate.Limiter }
+
+func newShare(perSecond int64) share {
+	if perSecond <= 0 {
+		return share{}
+	}
+	return share{
+		all: rate.NewLimiter(rate.Limit(perSecond), paceChunk),
+		low: rate.NewLimiter(rate.Limit(max(perSecond/lowShare, 1)), paceChunk),
+	}
 }
 
 func newDirection(b Bandwidth) direction {
-	d := direction{perPeer: map[peer.ID]*rate.Limiter{}}
-	if b.Total > 0 {
-		d.total = rate.NewLimiter(rate.Limit(b.Total), paceChunk)
-		d.low = rate.NewLimiter(rate.Limit(max(b.Total/lowShare, 1)), paceChunk)
-	}
-	return d
+	all := newShare(b.Total)
+	return direction{total: all.all, low: all.low, perPeer: map[peer.ID]share{}}
 }
 
 func newLimits(up, down Bandwidth) *limits {
@@ -71,8 +81,8 @@ func newLimits(up, down Bandwidth) *limits {
 type pace struct {
 	l        *limits
 	class    Class
-	upPeer   *rate.Limiter
-	downPeer *rate.Limiter
+	upPeer   share
+	downPeer share
 }
 
 func (l *limits) of(p peer.ID, class Class) *pace {
@@ -87,14 +97,13 @@ func (l *limits) of(p peer.ID, class Class) *pace {
 
 // peer returns the limiter of one peer. There are as many as members, so none is
 // dropped.
-func (d *direction) peer(p peer.ID, perSecond int64) *rate.Limiter {
-	if perSecond <= 0 {
-		return nil
+func (d *direction) peer(p peer.ID, perSecond int64) share {
+	s, ok := d.perPeer[p]
+	if !ok {
+		s = newShare(perSecond)
+		d.perPeer[p] = s
 	}
-	if d.perPeer[p] == nil {
-		d.perPeer[p] = rate.NewLimiter(rate.Limit(perSecond), paceChunk)
-	}
-	return d.perPeer[p]
+	return s
 }
 
 // client marks a transfer of class Client as under way until end is called.
@@ -113,16 +122,17 @@ func (p *pace) down(ctx context.Context, n int) error {
 	return p.wait(ctx, n, &p.l.down, p.downPeer)
 }
 
-func (p *pace) wait(ctx context.Context, n int, d *direction, own *rate.Limiter) error {
+func (p *pace) wait(ctx context.Context, n int, d *direction, own share) error {
+	limiters := []*rate.Limiter{own.all, d.total}
 	if p.class != Client && p.l.clients.Load() > 0 {
-		if err := waitN(ctx, d.low, n); err != nil {
+		limiters = []*rate.Limiter{own.low, d.low, own.all, d.total}
+	}
+	for _, l := range limiters {
+		if err := waitN(ctx, l, n); err != nil {
 			return err
 		}
 	}
-	if err := waitN(ctx, own, n); err != nil {
-		return err
-	}
-	return waitN(ctx, d.total, n)
+	return nil
 }
 
 func waitN(ctx context.Context, l *rate.Limiter, n int) error {

@@ -36,6 +36,8 @@ func TestBandwidthLimits(t *testing.T) {
 		{"the lower of both", Bandwidth{Total: 2 * mib, PerPeer: mib}, Client, false, 9 * time.Second, 10 * time.Second},
 		{"repair with nobody waiting", Bandwidth{Total: mib}, Background, false, 9 * time.Second, 10 * time.Second},
 		{"repair while a client waits", Bandwidth{Total: mib}, Background, true, 79 * time.Second, 80 * time.Second},
+		{"prefetch while a client waits", Bandwidth{Total: mib}, Prefetch, true, 79 * time.Second, 80 * time.Second},
+		{"repair over a link with a limit of its own", Bandwidth{PerPeer: mib}, Background, true, 79 * time.Second, 80 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -65,6 +67,52 @@ func TestPeersShareTheTotal(t *testing.T) {
 			t.Errorf("twice 5 MiB took %v at 1 MiB/s", took)
 		}
 	})
+}
+
+// TestClientsGoFirst has a copy under way, over a link with a limit, when a client
+// comes: while it waits the copy gets what is left over.
+func TestClientsGoFirst(t *testing.T) {
+	const perSecond = 512 << 10
+	for _, c := range []struct {
+		name string
+		tune func(holder bool, c *Config)
+	}{
+		{"what the holder sends is limited", func(holder bool, c *Config) {
+			if holder {
+				c.Up.Total = perSecond
+			}
+		}},
+		{"what the asker receives is limited", func(holder bool, c *Config) {
+			if !holder {
+				c.Down.PerPeer = perSecond
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they wait more than they work
+			w := newWorld(t, 2, func(i int, cfg *Config) { c.tune(i == 0, cfg) })
+			holder, asker := w.offices[0], w.offices[1]
+			copied := newRelease(t, "example.test/copied", "v1.0.0", sources(1, 250))
+			wanted := newRelease(t, "example.test/wanted", "v1.0.0", sources(2, 200))
+			holder.admit(copied)
+			holder.admit(wanted)
+			asker.class = Background
+			asker.begin(copied, holder.id())
+			received := func() int64 { return int64(asker.x.limits.recd.Load()) }
+			eventually(t, "the copy is under way", func() bool { return received() > paceChunk })
+			before := received()
+			stats, err := asker.fetch(t.Context(), wanted, holder.id())
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What was read or waited for when the client came still arrives, as does a
+			// first burst of the low share.
+			free := 3*paceChunk + int64(perSecond/lowShare*stats.Took.Seconds())
+			if more := received() - before - stats.Bytes; more > free {
+				t.Errorf("%d bytes of the copy came along with the %d that a client waited for", more, stats.Bytes)
+			}
+		})
+	}
 }
 
 func TestWaitingForBandwidthEndsWithItsContext(t *testing.T) {

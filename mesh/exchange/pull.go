@@ -108,12 +108,18 @@ func (x *Exchange) Begin(ctx context.Context, req PullRequest) (*Transfer, error
 		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{}, sources: map[peer.ID]*source{},
 		stats: PullStats{From: map[peer.ID]int64{}},
 	}
+	over := func() {}
+	if req.Class == Client { // from now on: the listing is waited for, too
+		over = x.limits.client()
+	}
 	first, err := t.begin(tctx)
 	if err != nil {
+		over()
 		t.cancel(err)
 		return nil, fmt.Errorf("pull %v: %w", req.Module, err)
 	}
-	if !x.start(func() { t.run(tctx, first) }) {
+	if !x.start(func() { defer over(); t.run(tctx, first) }) {
+		over()
 		first.end(ErrClosed)
 		t.cancel(ErrClosed)
 		return nil, ErrClosed
@@ -285,9 +291,6 @@ func (t *Transfer) noSource(err error) error {
 // run starts workers, one for each holder, until every file is here or nobody
 // can send what is left.
 func (t *Transfer) run(ctx context.Context, first *source) {
-	if t.req.Class == Client {
-		defer t.x.limits.client()()
-	}
 	t.spawn(first)
 	err := t.supervise(ctx)
 	t.cancel(errNotNeeded) // the workers' streams

@@ -112,13 +112,22 @@ func TestRelatedNamesTheWholeGraph(t *testing.T) {
 		}
 		w.offices[0].admitMod(m, text)
 	}
+	// Held, but nothing leads to them.
+	for _, path := range []string{"example.test/absent", "example.test/other"} {
+		w.offices[0].admitMod(module.Version{Path: path, Version: "v1.1.0"}, "module "+path+"\nrequire example.test/m1 v1.0.0\n")
+	}
 	n := verify.Name{Module: module.Version{Path: "example.test/m0", Version: "v1.0.0"}, Kind: verify.Mod}
 	reply, err := w.offices[1].x.Records(t.Context(), []verify.Name{n}, RecordsOptions{Related: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(reply.Found[0].Records) != 1 || len(reply.Related) != depth-1 {
-		t.Errorf("%d related, want the %d that are held", len(reply.Related), depth-1)
+		t.Errorf("%d related, want the %d that are held, and nothing else", len(reply.Related), depth-1)
+	}
+	for _, m := range reply.Related {
+		if _, err := w.offices[0].store.Record(verify.Name{Module: m, Kind: verify.Mod}); err != nil || m == n.Module {
+			t.Errorf("%v is named: %v", m, err)
+		}
 	}
 }
 

@@ -54,7 +54,8 @@ type office struct {
 	staged *store.Staged // by begin
 	// refuse makes Accept refuse records of these modules.
 	refuse map[string]bool
-	full   bool // it cannot make copies
+	full   bool  // it cannot make copies
+	class  Class // of what begin starts
 }
 
 // world is a set of offices that are all members, and know it.
@@ -382,7 +383,7 @@ func (o *office) fetchFrom(ctx context.Context, r *release, bases []verify.Diges
 func (o *office) begin(r *release, holders ...peer.ID) *Transfer {
 	o.t.Helper()
 	tr, err := o.x.Begin(o.t.Context(), PullRequest{
-		Module: r.module, Root: r.root, Holders: holders, Size: r.size,
+		Module: r.module, Root: r.root, Holders: holders, Size: r.size, Class: o.class,
 		Stage: func(ctx context.Context, listing []byte) (missing []verify.File, err error) {
 			if o.staged, err = o.store.StageListing(ctx, r.module, r.root, listing); err != nil {
 				return nil, err
