@@ -26,7 +26,7 @@ type frame struct {
 
 // controlHandler serves c on the control socket: POST /NAME with one JSON
 // argument, answered with frames, one a line.
-func controlHandler(c Control) http.Handler {
+func controlHandler(c Control) *http.ServeMux {
 	mux := http.NewServeMux()
 	handle(mux, "status", func(ctx context.Context, _ struct{}) (*Status, error) { return c.Status(ctx) })
 	handle(mux, "peers", func(ctx context.Context, _ struct{}) ([]Peer, error) { return c.Peers(ctx) })

@@ -150,7 +150,7 @@ func (w wantedArgs) check(c *cli.Context) error {
 // flag package wants them: meshproxy gc DIR --json. What follows -- stays an
 // argument.
 func flagsFirst(app *cli.App, line []string) []string {
-	if len(line) == 0 {
+	if len(line) == 0 || line[len(line)-1] == completeFlag {
 		return line
 	}
 	done, rest := line[:1:1], line[1:]

@@ -79,7 +79,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
    go env -w GOPROXY=http://127.0.0.1:3000
    meshproxy invite          # prints a TOKEN; in the other office: meshproxy join TOKEN`,
 		Writer: stdout, ErrWriter: stderr,
-		HideVersion: true, Suggest: true,
+		HideVersion: true, Suggest: true, EnableBashCompletion: true,
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides
 		OnUsageError:   onUsageError,
 		Action:         noCommand,
@@ -87,8 +87,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			serveCommand(), statusCommand(), lsCommand(),
 			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
-			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
-			policyCommand(), doctorCommand(), configCommand(), versionCommand(),
+			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), prefetchCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
+			policyCommand(), doctorCommand(), setupCommand(), configCommand(), debugCommand(), completionCommand(), manCommand(), versionCommand(),
 		},
 	}
 }

@@ -103,12 +103,7 @@ func prefetch(c *cli.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	return withOffice(c, func(ctx context.Context, ctl node.Control) error {
-		r, err := withProgress(c, "fetch", func(p func(store.Progress)) (*node.Transferred, error) {
-			return ctl.Prefetch(ctx, names, p)
-		})
-		return printTransferred(c, "fetched", r, err)
-	})
+	return fetchAll(c, names)
 }
 
 func exportCommand() *cli.Command {
