@@ -113,15 +113,12 @@ func zipModule(s *store.Store, root verify.Digest) (module.Version, error) {
 // upkeep is what a store last did to keep itself small and whole.
 func upkeep(s *store.Store) Upkeep {
 	last := s.Upkeep()
-	u := Upkeep{Damaged: int(s.Accounting().Damaged), Scrubbing: last.Scrubbing, Scrubbed: last.Scrubbed, Collected: last.Collected}
+	u := Upkeep{
+		Damaged: int(s.Accounting().Damaged), Scrubbing: last.Scrubbing, Scrubbed: last.Scrubbed, Found: last.Found,
+		Collected: last.Collected, Dropped: last.Dropped, Kept: last.Kept, Freed: last.Freed,
+	}
 	if pins, err := s.Pins(); err == nil {
 		u.Pins = len(pins)
-	}
-	if last.Scrub != nil {
-		u.Found = len(last.Scrub.Damaged)
-	}
-	if last.GC != nil {
-		u.Dropped, u.Kept, u.Freed = len(last.GC.Dropped), len(last.GC.Kept), last.GC.FreedBytes
 	}
 	return u
 }

@@ -216,12 +216,24 @@ func (c *commit) hold(t *tx) error {
 	return t.del(digestKey(spaceIntent, root))
 }
 
+// Most refused records that are kept as evidence: a liar can make as many as it
+// likes, and the first ones prove as much as all.
+const (
+	maxConflicts     = 1024
+	maxConflictsName = 8 // of one name
+)
+
 // evidence keeps a refused record, once for each digest.
 func (c *commit) evidence(t *tx) error {
 	r := &c.signed.Record
 	k := conflictKey(r.Name, r.Digest)
 	known, err := t.has(k)
-	if known || err != nil {
+	if known || err != nil || t.acct.Conflicts >= maxConflicts {
+		return err
+	}
+	of := 0
+	prefix := k[:len(k)-len(r.Digest)]
+	if err := scan(t.txn, prefix, nil, false, func(*badger.Item) error { of++; return nil }); err != nil || of >= maxConflictsName {
 		return err
 	}
 	t.acct.Conflicts++

@@ -97,7 +97,7 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (*GCReport, error) {
 	if err != nil {
 		return g.report, fmt.Errorf("gc: %w", err)
 	}
-	s.upkeep.endGC(s.o.Clock(), g.report)
+	s.endGC(g.report)
 	return g.report, nil
 }
 

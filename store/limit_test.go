@@ -90,3 +90,26 @@ func TestFailedWrite(t *testing.T) {
 	}
 	checkCrashed(t, dir, want)
 }
+
+// TestConflictsAreBounded: a liar's records do not fill the disk.
+func TestConflictsAreBounded(t *testing.T) {
+	s := openTest(t, t.TempDir(), smallOptions())
+	m := module.Version{Path: "example.test/m", Version: "v1.0.0"}
+	other := module.Version{Path: "example.test/m", Version: "v1.1.0"}
+	for i := range 2 * maxConflictsName {
+		err := s.Commit(context.Background(), modRecord(t, m, fmt.Sprintf("// %d\n", i)), nil)
+		if i > 0 && !errors.Is(err, ErrConflict) {
+			t.Fatalf("record %d: %v", i, err)
+		}
+	}
+	if list, err := s.Conflicts(); err != nil || len(list) != maxConflictsName {
+		t.Errorf("%d conflicts kept, %v; want %d", len(list), err, maxConflictsName)
+	}
+	for i := range 2 {
+		_ = s.Commit(context.Background(), modRecord(t, other, fmt.Sprintf("// %d\n", i)), nil)
+	}
+	if list, err := s.Conflicts(); err != nil || len(list) != maxConflictsName+1 {
+		t.Errorf("%d conflicts kept, %v; want one of another name too", len(list), err)
+	}
+	checkStore(t, s)
+}

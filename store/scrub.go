@@ -40,11 +40,11 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (*ScrubReport, error)
 	s.upkeep.beginScrub()
 	for _, step := range []func(context.Context) error{c.tables, c.files, c.zips, c.records} {
 		if err := step(ctx); err != nil {
-			s.upkeep.endScrub(time.Time{}, nil)
+			s.endScrub(nil)
 			return c.report, fmt.Errorf("scrub: %w", err)
 		}
 	}
-	s.upkeep.endScrub(s.o.Clock(), c.report)
+	s.endScrub(c.report)
 	return c.report, nil
 }
 
@@ -272,7 +272,9 @@ func (s *Store) scrubLoop(ctx context.Context, every time.Duration) {
 	if s.o.ScrubRate < 0 {
 		return
 	}
-	timer := time.NewTimer(every / 24)
+	// Not at once: whoever starts the node wants to use it. A machine that is never
+	// on for a day has its store scrubbed all the same.
+	timer := time.NewTimer(min(every, max(every/24, every-s.o.Clock().Sub(s.Upkeep().Scrubbed))))
 	defer timer.Stop()
 	for {
 		select {

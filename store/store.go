@@ -188,6 +188,7 @@ func (s *Store) start() (err error) {
 	if err := s.recover(); err != nil {
 		return errors.Join(err, s.stop())
 	}
+	s.loadUpkeep()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"reflect"
 	"testing"
 
 	"golang.org/x/mod/module"
@@ -48,10 +49,14 @@ func TestUsageCountsByModule(t *testing.T) {
 
 func TestUpkeepRemembersTheLastScrubAndGC(t *testing.T) {
 	ctx := context.Background()
-	s := openTest(t, t.TempDir(), smallOptions())
+	dir := t.TempDir()
+	s, err := Open(dir, smallOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := module.Version{Path: "example.test/m", Version: "v1.0.0"}
 	putZip(t, s, m, makeZip(t, m, testFile{"f", noise(100)}))
-	if u := s.Upkeep(); u.Scrub != nil || u.GC != nil {
+	if u := s.Upkeep(); !u.Scrubbed.IsZero() || !u.Collected.IsZero() {
 		t.Fatalf("before: %+v", u)
 	}
 	if _, err := s.Scrub(ctx, ScrubOptions{}); err != nil {
@@ -60,13 +65,13 @@ func TestUpkeepRemembersTheLastScrubAndGC(t *testing.T) {
 	if _, err := s.GC(ctx, GCOptions{MaxSize: 1, DryRun: true}); err != nil {
 		t.Fatal(err)
 	}
-	if u := s.Upkeep(); u.Scrub == nil || u.Scrub.Files != 1 || u.Scrubbing || u.GC != nil {
+	if u := s.Upkeep(); u.Scrubbed.IsZero() || u.Files != 1 || u.Scrubbing || !u.Collected.IsZero() {
 		t.Errorf("after a scrub and a dry run: %+v", u)
 	}
 	if _, err := s.GC(ctx, GCOptions{MaxSize: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if u := s.Upkeep(); u.GC == nil || len(u.GC.Dropped) != 1 {
+	if u := s.Upkeep(); u.Collected.IsZero() || u.Dropped != 1 {
 		t.Errorf("after a gc: %+v", u)
 	}
 	gone, end := context.WithCancel(ctx)
@@ -76,5 +81,12 @@ func TestUpkeepRemembersTheLastScrubAndGC(t *testing.T) {
 	}
 	if u := s.Upkeep(); u.Scrubbing {
 		t.Error("a scrub that was broken off goes on for ever")
+	}
+	want := s.Upkeep()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := openTest(t, dir, smallOptions()).Upkeep(); !reflect.DeepEqual(got, want) {
+		t.Errorf("after a restart %+v, want %+v", got, want)
 	}
 }
