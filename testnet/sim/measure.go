@@ -96,15 +96,14 @@ func (w *World) Fill(ctx context.Context, releases []*Release, kinds ...verify.K
 
 // Questions is what questions and claims cost in a mesh of some size.
 type Questions struct {
-	Members  int
-	Hit      Cost // a question for one go.mod that is in the mesh
-	Miss     Cost // for one that is not
-	Batch    Cost // for batchOf that are
-	BatchOf  int
-	Claim    Cost // a claim that is told to fetch, and its report; without the fetch
-	Claimed  int  // names claimed
-	Fetched  int  // fetches from the world outside for them
-	Homeless int  // claims that came to the claimant's own desk though it is not the nearest
+	Members int
+	Hit     Cost // a question for one go.mod that is in the mesh
+	Miss    Cost // for one that is not
+	Batch   Cost // for BatchOf that are
+	BatchOf int
+	Claim   Cost // a claim that is told to fetch, and its report; the time is without the fetch
+	Claimed int  // names claimed
+	Fetched int  // fetches from the world outside for them
 }
 
 // batchOf is how many names a cold build asks for at once.

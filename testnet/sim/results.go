@@ -15,6 +15,7 @@ type Results struct {
 
 	Questions  []Questions // by members
 	Crowds     []Crowd     // by members
+	Rushes     []Crowd     // likewise, within less time than the fetch takes
 	States     []State     // by members and releases
 	Rosters    []RosterSize
 	ByMembers  []Repaired // repair, by members

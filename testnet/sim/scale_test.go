@@ -14,7 +14,8 @@ import (
 // Sizes of the measurements that TestScale makes.
 var (
 	sizes       = []int{30, 100, 300, 1000, 3000, 10_000} // members
-	crowdSizes  = []int{100, 300, 1000, 3000}
+	crowdSizes  = []int{100, 300, 1000, 3000, 10_000}
+	rushSizes   = []int{1000, 3000, 10_000}
 	rosterSizes = []int{30, 100, 300, 600, 1000, 1800}
 	repairSizes = []int{100, 300, 1000, 3000}
 	releases    = []int{100, 300, 1000, 3000} // among usual members
@@ -27,7 +28,9 @@ const (
 	usualLoss  = 0.1
 	usualNames = 500 // releases, likewise
 	askedTimes = 100
-	crowdTime  = 5 * time.Second
+	crowdTime  = 5 * time.Second // within which all ask, and so more at a time the more there are
+	rushTime   = time.Second
+	fetchTime  = 2 * time.Second
 )
 
 // TestScale makes all measurements and keeps the results in the file that
@@ -108,15 +111,22 @@ func (s *scale) questions() {
 
 func (s *scale) crowds() {
 	for _, n := range crowdSizes {
-		s.measure("crowd", Config{Members: n, Upstream: 2 * time.Second}, 1, func(t *testing.T, w *World, all []*Release) {
-			c, err := w.MeasureCrowd(t.Context(), all[0], crowdTime)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%+v", c)
-			s.Crowds = append(s.Crowds, c)
-		})
+		s.crowd("crowd", n, crowdTime, &s.Crowds)
 	}
+	for _, n := range rushSizes {
+		s.crowd("rush", n, rushTime, &s.Rushes)
+	}
+}
+
+func (s *scale) crowd(name string, members int, within time.Duration, to *[]Crowd) {
+	s.measure(name, Config{Members: members, Upstream: fetchTime}, 1, func(t *testing.T, w *World, all []*Release) {
+		c, err := w.MeasureCrowd(t.Context(), all[0], within)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%+v", c)
+		*to = append(*to, c)
+	})
 }
 
 func (s *scale) repairs() {
