@@ -177,7 +177,11 @@ func (s *Store) start() (err error) {
 	if err := tidy(s.data); err != nil {
 		return err
 	}
-	if s.db, err = badger.Open(badgerOptions(s.data, s.o)); err != nil {
+	o := badgerOptions(s.data, s.o)
+	if err := spareNewestLog(s.data, o); err != nil {
+		return err
+	}
+	if s.db, err = badger.Open(o); err != nil {
 		return fmt.Errorf("%w; if the disk is sound, restore a backup, or move %s away and have everything fetched again", err, s.data)
 	}
 	if err := s.load(); err != nil {
