@@ -56,7 +56,8 @@ func behaviours(a *around) []behaviour {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	bomb() // to make one takes longer than a client waits for it
+	old := ask(a, a.db, "/latest") // of before anybody asked it for these modules
+	bomb()                         // to make one takes longer than a client waits for it
 	return []behaviour{
 		{name: "wrong bytes", named: true, lies: file(func(_ *liar, f store.RawFile, data []byte) (store.RawFile, io.Reader) {
 			data[len(data)/2] ^= 1
@@ -124,6 +125,25 @@ func behaviours(a *around) []behaviour {
 			p.TreeHead = ask(a, false1, "/latest")
 			r.Vouch.Proof = &p
 			return l.seal(r, l.key)
+		})},
+		{name: "stale tree head", named: true, lies: record(func(l *liar, s *verify.Signed) *verify.Signed {
+			if s.Record.Name.Kind == verify.Info {
+				return s
+			}
+			r := s.Record
+			p := *r.Vouch.Proof
+			p.TreeHead = old // signed by the right key, and without the record
+			r.Vouch.Proof = &p
+			return l.seal(r, l.key)
+		})},
+		{name: "replayed record of another version", named: true, lies: record(func(l *liar, s *verify.Signed) *verify.Signed {
+			n := s.Record.Name
+			n.Module.Version = map[string]string{"v1.0.0": "v1.1.0", "v1.1.0": "v1.0.0"}[n.Module.Version]
+			replayed, err := l.store.Record(n)
+			if err != nil {
+				return s // the liar has not learned it yet
+			}
+			return replayed
 		})},
 		{name: "record of another mesh", named: true, lies: record(func(l *liar, s *verify.Signed) *verify.Signed {
 			r := s.Record

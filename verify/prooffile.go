@@ -40,11 +40,12 @@ type wireProofFile struct {
 	Credential []byte `cbor:"4,keyasint,omitempty"`
 }
 
-// EncodeProofFile writes f as text. A proof that f lacks is taken from its record.
+// EncodeProofFile writes f as text. A proof that the record carries is in the file
+// once, in the record.
 func EncodeProofFile(f *ProofFile) ([]byte, error) {
 	w := wireProofFile{Envelope: f.Signed.Envelope, Database: f.Database, Proof: f.Proof, Credential: f.Credential}
-	if v := f.Signed.Record.Vouch; v.Proof != nil && w.Proof == nil {
-		w.Database, w.Proof = v.Database, v.Proof
+	if v := f.Signed.Record.Vouch; v.Proof != nil && v.Database == w.Database && v.Proof == w.Proof {
+		w.Database, w.Proof = "", nil
 	}
 	if (w.Proof == nil) != (w.Database == "") || len(w.Credential) > MaxCredential {
 		return nil, fmt.Errorf("proof file of %s: a proof needs its database's name, and a credential may have %d bytes",
@@ -88,7 +89,10 @@ func CheckProofFile(data []byte, keys []note.Verifier) (*ProofFile, error) {
 		return nil, fmt.Errorf("proof file: its headers do not say what it is about, which is %s", s.Record.Name)
 	}
 	f := &ProofFile{Signed: s, Database: w.Database, Proof: w.Proof, Credential: w.Credential}
-	if len(f.Credential) > MaxCredential || (f.Proof == nil) != (f.Database == "") || f.Proof == nil && s.Record.Vouch.Proof != nil {
+	if v := s.Record.Vouch; f.Proof == nil && f.Database == "" && v.Proof != nil {
+		f.Database, f.Proof = v.Database, v.Proof
+	}
+	if len(f.Credential) > MaxCredential || (f.Proof == nil) != (f.Database == "") {
 		return nil, errors.New("proof file: its parts do not fit together")
 	}
 	if f.Proof != nil {
