@@ -58,31 +58,81 @@ func reportCPU(b *testing.B, used time.Duration, bytes int64) {
 func BenchmarkBareStream(b *testing.B) {
 	w := newWorld(b, 2)
 	const size = 64 << 20
+	serveBare(w.offices[0], size)
+	b.SetBytes(size)
+	start := cpuTime(b)
+	defer func() { reportCPU(b, cpuTime(b)-start, size) }()
+	for b.Loop() {
+		pullBare(b, w.offices[1], w.offices[0], size)
+	}
+}
+
+// serveBare answers with size bytes, and nothing else.
+func serveBare(o *office, size int64) {
 	block := make([]byte, 64<<10)
-	w.offices[0].host.SetStreamHandler("/bare", func(s network.Stream) {
-		for range size / len(block) {
+	o.host.SetStreamHandler("/bare", func(s network.Stream) {
+		for range size / int64(len(block)) {
 			if _, err := s.Write(block); err != nil {
 				return
 			}
 		}
 		s.Close()
 	})
-	b.SetBytes(size)
-	start := cpuTime(b)
-	defer func() { reportCPU(b, cpuTime(b)-start, size) }()
-	for b.Loop() {
-		s, err := w.offices[1].host.NewStream(b.Context(), w.offices[0].id(), "/bare")
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := s.Write(nil); err != nil {
-			b.Fatal(err)
-		}
-		if n, err := io.Copy(io.Discard, s); err != nil || n != size {
-			b.Fatal(n, err)
-		}
-		s.Close()
+}
+
+func pullBare(b *testing.B, to, from *office, size int64) {
+	s, err := to.host.NewStream(b.Context(), from.id(), "/bare")
+	if err != nil {
+		b.Fatal(err)
 	}
+	if _, err := s.Write(nil); err != nil {
+		b.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, s); err != nil || n != size {
+		b.Fatal(n, err)
+	}
+	s.Close()
+}
+
+// BenchmarkLargeZip pulls one zip of 128 MiB in large files into the asker's Badger,
+// and in turn with that moves as many bytes over a bare stream between the same
+// hosts. It reports the share of the bare stream's rate, and of its processor time.
+func BenchmarkLargeZip(b *testing.B) {
+	rnd := mrand.NewChaCha8([32]byte{1})
+	files := map[string][]byte{}
+	for i := range 8 {
+		data := make([]byte, 16<<20)
+		rnd.Read(data)
+		files[fmt.Sprintf("testdata/large%d", i)] = data
+	}
+	r := newRelease(b, "example.test/m", "v1.0.0", files)
+	w := newWorld(b, 1)
+	holder := w.offices[0]
+	holder.admit(r)
+	serveBare(holder, r.size)
+	b.SetBytes(r.size)
+	var bare, pull, bareCPU, pullCPU time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		asker := w.join("asker", func(*Config) {})
+		w.connect()
+		start, cpu := time.Now(), cpuTime(b)
+		pullBare(b, asker, holder, r.size)
+		bare, bareCPU = bare+time.Since(start), bareCPU+cpuTime(b)-cpu
+		start, cpu = time.Now(), cpuTime(b)
+		b.StartTimer()
+		if _, err := asker.fetch(b.Context(), r, holder.id()); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		pull, pullCPU = pull+time.Since(start), pullCPU+cpuTime(b)-cpu
+		asker.stop()
+		w.offices = w.offices[:1]
+		b.StartTimer()
+	}
+	b.ReportMetric(bare.Seconds()/pull.Seconds(), "of-bare-rate")
+	b.ReportMetric(pullCPU.Seconds()/bareCPU.Seconds(), "x-bare-cpu")
+	reportCPU(b, pullCPU, r.size)
 }
 
 // discard verifies files and keeps none.

@@ -44,9 +44,9 @@ func (x *Exchange) newJoint(ctx context.Context, raw modzip.Raw) (*joint, error)
 	return j, nil
 }
 
-// copy takes what is left of the file from src, which p sends. It returns the
-// verdict on the whole file if it is complete, else errAbandoned with the error
-// of src.
+// copy takes what is left of the file from src, which p sends. It returns nil when
+// the file is complete or the store wants no more of it, and the verdict is to be
+// asked for; else errAbandoned with the error of src.
 func (j *joint) copy(p peer.ID, src io.Reader, progress func(int)) error {
 	if !slices.Contains(j.from, p) {
 		j.from = append(j.from, p)
@@ -57,7 +57,7 @@ func (j *joint) copy(p peer.ID, src io.Reader, progress func(int)) error {
 		if n > 0 {
 			progress(n)
 			if _, werr := j.w.Write(buf[:n]); werr != nil {
-				return j.verdict(nil)
+				return nil
 			}
 			j.off.Add(int64(n))
 		}
@@ -65,10 +65,11 @@ func (j *joint) copy(p peer.ID, src io.Reader, progress func(int)) error {
 			return errors.Join(errAbandoned, err)
 		}
 	}
-	return j.verdict(nil)
+	return nil
 }
 
-// verdict ends the file and returns what the store says of it.
+// verdict ends the file and returns what the store says of it, when it has said so.
+// It is asked for once.
 func (j *joint) verdict(err error) error {
 	j.w.CloseWithError(err) // nil is EOF
 	return <-j.put

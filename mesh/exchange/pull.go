@@ -312,7 +312,7 @@ func (t *Transfer) supervise(ctx context.Context) error {
 		t.mu.Lock()
 		left, failed, changed := t.sched.left, t.failed, t.changed
 		more := t.active < maxActive && t.sched.waiting()
-		idle := t.active == 0 || (t.sched.stuck() && t.sched.idle())
+		idle := (t.active == 0 && !t.sched.verifying()) || (t.sched.stuck() && t.sched.idle())
 		t.mu.Unlock()
 		switch {
 		case left == 0:
@@ -407,8 +407,8 @@ func (t *Transfer) finish(p peer.ID, i int, n int64) {
 		close(ch)
 		delete(t.done, i)
 	}
-	if t.sched.left == 0 {
-		t.wake()
+	if t.sched.left == 0 || t.active == 0 {
+		t.wake() // the supervisor may wait for just this one
 	}
 }
 

@@ -82,6 +82,10 @@ func (s *source) reject(i int, n int64) {
 	t.wake()
 }
 
+// largeCharge is what a large file counts for against maxBuffered while the store
+// makes up its mind: the next one arrives meanwhile.
+const largeCharge = maxBuffered / 4
+
 // receiveLarge hands a file to the store while it arrives. When the stream
 // breaks, what came in stays, and another peer goes on from there.
 func (s *source) receiveLarge(i int, raw modzip.Raw) error {
@@ -104,18 +108,38 @@ func (s *source) receiveLarge(i int, raw modzip.Raw) error {
 	}
 	unread := raw.CompressedSize - j.off.Load()
 	t.mu.Unlock()
+	if unread > 0 {
+		s.judge(i, raw, j)
+		return errRestart // the store did not want the rest, but the peer still sends it
+	}
+	if err := t.buffers.Acquire(s.ctx, largeCharge); err != nil {
+		s.judge(i, raw, j)
+		return context.Cause(s.ctx)
+	}
+	t.workers.Add(1) // as in receiveSmall
+	judge := func() {
+		defer t.workers.Done()
+		defer t.buffers.Release(largeCharge)
+		s.judge(i, raw, j)
+	}
+	if !t.x.start(judge) {
+		judge()
+		return ErrClosed
+	}
+	return nil
+}
+
+// judge waits for what the store says of a large file that has arrived.
+func (s *source) judge(i int, raw modzip.Raw, j *joint) {
+	t, err := s.t, j.verdict(nil)
 	if errors.Is(err, modzip.ErrBadFile) && len(j.from) > 1 {
 		// Its parts came from several peers, and nobody can tell whose was bad.
 		t.x.log.Info("a file put together from several peers does not check; it is fetched again",
 			"file", t.sched.items[i].file.Name, "peers", j.from)
 		s.reject(i, raw.CompressedSize)
-		return nil
+		return
 	}
 	s.verdict(i, raw, err)
-	if unread > 0 {
-		return errRestart // the store did not want the rest, but the peer still sends it
-	}
-	return nil
 }
 
 // joint returns where file i goes: into the store from the start, or after what

@@ -283,6 +283,12 @@ func (s *sched) stuck() bool {
 // waiting reports whether files wait to be asked of somebody.
 func (s *sched) waiting() bool { return len(s.queue) > 0 }
 
+// verifying reports whether a file has arrived of which nobody knows yet whether it
+// is good.
+func (s *sched) verifying() bool {
+	return slices.ContainsFunc(s.items, func(it item) bool { return it.here && !it.done })
+}
+
 // idle reports whether nothing is outstanding.
 func (s *sched) idle() bool {
 	for _, w := range s.peers {
