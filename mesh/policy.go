@@ -47,3 +47,20 @@ func (m *Mesh) keepPolicy(before *member.Policy) {
 		m.log.Error("the policy of the mesh is in force no more: publish it again", "err", err)
 	}
 }
+
+// Reason says why a peer was revoked and by whom, "" for one that was not.
+func (m *Mesh) Reason(id string) (reason, by string) {
+	k, err := member.ParseKey(id)
+	if err != nil {
+		return "", ""
+	}
+	r := m.view.Load().Removed(k)
+	if r == nil {
+		return "", ""
+	}
+	by = r.By.String()
+	if office := m.OfficeOf(r.By.Peer()); office != "" {
+		by = office
+	}
+	return r.Reason, by
+}

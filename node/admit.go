@@ -62,6 +62,7 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 	if err := n.commit(ctx, signed, staged); err != nil {
 		return nil, err
 	}
+	n.noteAdmission(AuditEntry{What: auditAdmitted, Source: rec.Source}, &rec)
 	n.tell(signed)
 	return signed, nil
 }
@@ -102,7 +103,19 @@ func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error
 		}
 		return refused(s.Record.Name, err)
 	}
-	return n.commit(ctx, s, nil)
+	_, before := n.store.Record(s.Record.Name)
+	err := n.commit(ctx, s, nil)
+	if err == nil && before != nil {
+		n.noteAdmission(AuditEntry{What: auditAccepted, Peer: from.String(), Source: "office " + n.officeOf(from)}, &s.Record)
+	}
+	return err
+}
+
+// noteAdmission notes that a file has come through the door.
+func (n *Node) noteAdmission(e AuditEntry, rec *verify.Record) {
+	e.Module, e.File, e.Digest, e.Office = rec.Name.Module.String(), string(rec.Name.Kind), digestText(rec.Name, rec.Digest), rec.Office
+	e.Detail = "vouched for by " + vouchText(rec.Vouch) + "; " + n.policy.Decide(rec.Name.Module).Reason()
+	n.audit.note(e)
 }
 
 // isLie reports whether an honest office would not have handed over the record that

@@ -167,6 +167,7 @@ func (n *Node) disputed(err error, source string, refused *verify.Signed) {
 	}
 	if fresh {
 		n.counts.conflicts.Add(1)
+		n.audit.note(AuditEntry{What: auditConflict, Module: mismatch.Name.Module.String(), File: string(mismatch.Name.Kind), Source: source, Detail: err.Error()})
 		n.log.Error("conflict: a second content for the same module version was refused; see: meshproxy conflicts",
 			"file", mismatch.Name.String(), "from", source, "err", err)
 	}
@@ -176,6 +177,8 @@ func (n *Node) disputed(err error, source string, refused *verify.Signed) {
 func (n *Node) conflicted(e *store.ConflictError) error {
 	have, got := &e.Have.Record, &e.Got.Record
 	n.counts.conflicts.Add(1)
+	n.audit.note(AuditEntry{What: auditConflict, Module: e.Name.Module.String(), File: string(e.Name.Kind), Peer: e.Got.Signer.String(),
+		Detail: digestText(e.Name, have.Digest) + " stays, " + digestText(e.Name, got.Digest) + " is refused"})
 	n.log.Error("conflict: a second content for the same module version was refused; see: meshproxy conflicts",
 		"file", e.Name.String(), "have", digestText(e.Name, have.Digest), "got", digestText(e.Name, got.Digest),
 		"signer", e.Got.Signer.String())

@@ -13,6 +13,12 @@ type Governance interface {
 	// PolicyTest says what the policy in force makes of a module version. It is
 	// ErrNotRunning for an office that does not run.
 	PolicyTest(ctx context.Context, m module.Version) (*Tested, error)
+	// PolicyPublish makes a document the policy of the mesh, and PolicyShow returns
+	// what was published last.
+	PolicyPublish(ctx context.Context, document string) (*MeshPolicy, error)
+	PolicyShow(ctx context.Context) (*MeshPolicy, error)
+	// Why says how a module version came here.
+	Why(ctx context.Context, m module.Version) (*Why, error)
 }
 
 // Tested is what the policy makes of a module version.
@@ -26,21 +32,26 @@ type Tested struct {
 	Problems []string         `json:"problems"`
 }
 
-// PolicyTest implements Governance. Hooks are asked too.
-func (n *Node) PolicyTest(ctx context.Context, m module.Version) (*Tested, error) {
+// tested is what the rules make of a module version, without the hooks.
+func (n *Node) tested(m module.Version) *Tested {
 	t := &Tested{
 		Module: m, Verdict: n.policy.Decide(m), Verdicts: n.policy.Explain(m),
 		Warnings: append([]string{}, n.policy.Warnings()...), Problems: append([]string{}, n.policy.Problems()...),
 	}
 	t.Allowed, t.Reason = t.Verdict.Rule == policy.Include, t.Verdict.Reason()
+	if err := n.mayHold(m.Path); err != nil && t.Allowed {
+		t.Allowed, t.Reason = false, err.Error()
+	}
+	return t
+}
+
+// PolicyTest implements Governance. Hooks are asked too.
+func (n *Node) PolicyTest(ctx context.Context, m module.Version) (*Tested, error) {
+	t := n.tested(m)
 	if !t.Allowed {
 		return t, nil
 	}
-	err := n.mayHold(m.Path)
-	if err == nil {
-		err = n.validated(ctx, m)
-	}
-	if err != nil {
+	if err := n.validated(ctx, m); err != nil {
 		t.Allowed, t.Reason = false, err.Error()
 	}
 	return t, ctx.Err()

@@ -31,6 +31,8 @@ type PolicyConfig struct {
 func (n *Node) openPolicy(context.Context) error {
 	c := n.cfg.Policy.Config
 	c.Log, c.Changed, c.Mesh = n.log, n.policyChanged, n.meshPolicy
+	n.audit = newAudit(n.cfg.Dir, n.log)
+	n.later(n.audit.Close)
 	var err error
 	if n.policy, err = policy.Open(c); err != nil {
 		return &ConfigError{"policy", err}
@@ -55,6 +57,7 @@ func (n *Node) permitted(m module.Version) error {
 
 func (n *Node) mayHold(path string) error {
 	if ok, source := n.policy.MayHold(n.self(), path); !ok {
+		n.audit.noteOnce(AuditEntry{What: auditRefused, Module: path, Detail: "this office may not hold it, says " + source})
 		return &protocol.Error{Status: n.excludedStatus(), Err: policy.ErrHold,
 			Text: fmt.Sprintf("%s: office %s may not hold it, says %s", path, n.Office(), source)}
 	}
@@ -65,6 +68,7 @@ func (n *Node) mayHold(path string) error {
 var errExcluded = errors.New("excluded by a policy")
 
 func (n *Node) excluded(what string, v policy.Verdict) error {
+	n.audit.noteOnce(AuditEntry{What: auditRefused, Module: what, Detail: v.Reason()})
 	return &protocol.Error{Status: n.excludedStatus(), Err: errExcluded, Text: what + " is " + v.Reason()}
 }
 

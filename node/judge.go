@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/meshproxy/meshproxy/node/policy"
 	"github.com/meshproxy/meshproxy/protocol/upstream"
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/verify"
@@ -66,10 +65,14 @@ func (n *Node) judgeZip(ctx context.Context, name verify.Name, root verify.Diges
 // refusal notes that something was not let in.
 func (n *Node) refusal(name verify.Name, err error) {
 	n.log.Info("not let in", "file", name.String(), "err", err)
+	n.audit.noteOnce(AuditEntry{What: auditRefused, Module: name.Module.String(), File: string(name.Kind), Detail: err.Error()})
 }
 
 // policyChanged notes what policy is in force.
-func (n *Node) policyChanged(string, error) {}
-
-// meshPolicy is what the admins of the mesh published.
-func (n *Node) meshPolicy() *policy.Signed { return nil }
+func (n *Node) policyChanged(what string, err error) {
+	e := AuditEntry{What: auditPolicy, Detail: "in force: " + what}
+	if err != nil {
+		e.Detail = "broken: " + err.Error()
+	}
+	n.audit.note(e)
+}

@@ -21,6 +21,7 @@ type keeper struct {
 	pins    *verify.Pins
 	pinning sync.Mutex                 // held while pins are changed, here and on disk
 	place   func() (*mesh.Mesh, error) // this node in the mesh
+	audit   *audit
 }
 
 // Pin implements Control.

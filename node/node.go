@@ -116,6 +116,7 @@ type Node struct {
 	keeper
 	mesh      *mesh.Mesh
 	policy    *policy.Engine
+	published atomic.Pointer[publishedPolicy]
 	upstreams *upstream.Upstreams
 	databases []*verify.Database
 	judge     atomic.Pointer[judge]
@@ -285,6 +286,7 @@ func (n *Node) Run(ctx context.Context) error {
 	behind.Go(func() error { return n.store.Run(background) })
 	behind.Go(func() error { return n.repair(background) })
 	behind.Go(func() error { return n.policy.Run(background) })
+	behind.Go(func() error { return n.watchMembers(background) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():

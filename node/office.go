@@ -71,7 +71,8 @@ func (n *Node) openMesh(context.Context) error {
 	n.place = func() (*mesh.Mesh, error) { return n.mesh, nil }
 	x := exchange.New(exchange.Config{
 		Host: n.mesh.Host(), Members: members{n.mesh}, Backend: peerSide{n}, Routing: n.mesh,
-		Up: n.cfg.Sharing.Up, Down: n.cfg.Sharing.Down,
+		Share: n.shares,
+		Up:    n.cfg.Sharing.Up, Down: n.cfg.Sharing.Down,
 		CutOff: n.cutOff, Log: n.log, Metrics: n.registry,
 	})
 	n.peers.Store(x)

@@ -35,6 +35,7 @@ func OpenOffline(ctx context.Context, dir string) (*Offline, error) {
 		return nil, fmt.Errorf("%s: %w", dir, errNoNode)
 	}
 	o := &Offline{dir: dir}
+	o.audit = newAudit(dir, slog.Default())
 	s, err := openStore(ctx, dir, store.Options{ScrubRate: -1, MayDrop: o.mayDrop})
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func (o *Offline) Close() error {
 	if o.mesh != nil {
 		err = notCanceled(o.mesh.Close())
 	}
-	return errors.Join(err, o.store.Close())
+	return errors.Join(err, o.store.Close(), o.audit.Close())
 }
 
 // openMesh brings up this node's place in the mesh without being reachable.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,7 +15,7 @@ func policyCommand() *cli.Command {
 	return group(&cli.Command{
 		Name:  "policy",
 		Usage: "what may be used, by whom, and what stays private",
-	}, policyTestCommand())
+	}, policyTestCommand(), policyPublishCommand(), policyShowCommand())
 }
 
 // errNotAllowed is the outcome of a test that found a module excluded.
@@ -86,4 +87,56 @@ func printTested(c *cli.Context, t *node.Tested) error {
 		fmt.Fprintf(c.App.Writer, "BROKEN: %s\n", p)
 	}
 	return nil
+}
+
+func policyPublishCommand() *cli.Command {
+	return askCommand(&cli.Command{
+		Name:      "publish",
+		Usage:     "make a document the policy of the whole mesh",
+		ArgsUsage: "FILE",
+		Description: `Only admins publish. The document reaches every office as revocations do; an office may
+be stricter than it, and never less strict. docs/policy.md says what it can say.
+
+Examples:
+
+   meshproxy policy publish mesh.toml
+   meshproxy policy publish -                      # reads standard input`,
+		Flags: []cli.Flag{jsonFlag()},
+	}, func(c *cli.Context, ctl node.Control) error {
+		text, err := readFile(c.Args().First(), policy.MaxDocument)
+		if err != nil {
+			return err
+		}
+		if _, err := policy.ParseMeshDocument(text); err != nil {
+			return misuse("%s: %w", c.Args().First(), err)
+		}
+		p, err := ctl.PolicyPublish(c.Context, string(text))
+		if err != nil {
+			return err
+		}
+		return show(c, p, func(c *cli.Context, p *node.MeshPolicy) error {
+			_, err := fmt.Fprintf(c.App.Writer, "Published policy number %d.\n", p.Counter)
+			return err
+		})
+	})
+}
+
+func policyShowCommand() *cli.Command {
+	return showCommand(&cli.Command{
+		Name:  "show",
+		Usage: "print the policy of the mesh",
+		Description: `Examples:
+
+   meshproxy policy show
+   meshproxy policy show --json`,
+	}, func(c *cli.Context, ctl node.Control) (*node.MeshPolicy, error) { return ctl.PolicyShow(c.Context) }, printMeshPolicy)
+}
+
+func printMeshPolicy(c *cli.Context, p *node.MeshPolicy) error {
+	if p.Counter == 0 {
+		_, err := fmt.Fprintln(c.App.Writer, "No policy was published; each office has its own only.")
+		return err
+	}
+	_, err := fmt.Fprintf(c.App.Writer, "# Policy number %d, published by %s, %s\n%s", p.Counter, p.By, p.At.Local().Format(time.DateTime), p.Document)
+	return err
 }

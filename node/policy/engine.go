@@ -293,6 +293,9 @@ type Verdict struct {
 
 // Reason is the verdict in words.
 func (v Verdict) Reason() string {
+	if v.Line == 0 && v.Rule == Include {
+		return "included: no rule is about it"
+	}
 	if v.Line > 0 {
 		return fmt.Sprintf("%s by line %d of %s: %s", v.Rule, v.Line, v.Source, v.Text)
 	}

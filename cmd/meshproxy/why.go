@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/meshproxy/meshproxy/node"
+)
+
+func whyCommand() *cli.Command {
+	return askCommand(&cli.Command{
+		Name:      "why",
+		Usage:     "say how a module version came here",
+		ArgsUsage: "MODULE@VERSION",
+		Description: `Who fetched it when from where, who vouches for it, which line of the policy allows it,
+and what the audit log says of it.
+
+Example:
+
+   meshproxy why golang.org/x/mod@v0.38.0`,
+		Flags: []cli.Flag{jsonFlag()},
+	}, func(c *cli.Context, ctl node.Control) error {
+		m, err := parseModule(c.Args().First())
+		if err != nil {
+			return err
+		}
+		w, err := ctl.Why(c.Context, m)
+		if err != nil {
+			return fmt.Errorf("why: %w", err)
+		}
+		return show(c, w, printWhy)
+	})
+}
+
+func printWhy(c *cli.Context, w *node.Why) error {
+	out := c.App.Writer
+	for _, f := range w.Files {
+		note := ""
+		if !f.Held {
+			note = " (only its record is held)"
+		}
+		fmt.Fprintf(out, "%s.%s is %s%s\n   fetched by office %s from %s, %s\n   vouched for by %s; signed by %s\n",
+			w.Module, f.File, f.Digest, note, f.Office, f.Source, f.Fetched.Local().Format(time.DateTime), f.Vouched, f.Signer)
+	}
+	if w.Policy != nil {
+		verdict := "allowed"
+		if !w.Policy.Allowed {
+			verdict = "not allowed"
+		}
+		fmt.Fprintf(out, "The policy: %s: %s\n", verdict, w.Policy.Reason)
+	}
+	if len(w.Audit) == 0 {
+		return nil
+	}
+	t := newTable(out, "at", "", "file", "office", "from", "")
+	for _, e := range w.Audit {
+		t.AppendRow([]any{e.At.Local().Format(time.DateTime), e.What, e.File, e.Office, e.Source, e.Detail})
+	}
+	return printTable(out, t)
+}
