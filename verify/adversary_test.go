@@ -191,7 +191,7 @@ func checkCache(t *testing.T, l *testLog, c *memCache) {
 		kind, _, _ := strings.Cut(path, "/")
 		var err error
 		switch kind {
-		case "latest":
+		case headKey, copyKey:
 			_, err = openHead(value, v)
 		case "forks":
 			var forks []Fork

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -316,16 +317,43 @@ func TestDamagedCacheHeals(t *testing.T) {
 
 func TestDamagedHeadIsNoFreshStart(t *testing.T) {
 	log := newTestLog(t, testDB, "")
-	cache := newMemCache()
-	mustProve(t, log.open(t, cache, log), mod(1))
-	cache.edit(func(key string, v []byte) []byte {
-		if strings.HasSuffix(key, headKey) {
-			return v[:len(v)-5]
-		}
-		return v
-	})
-	if _, err := NewDatabase(DatabaseOptions{Spec: log.spec(), Cache: cache}); err == nil {
-		t.Error("a damaged tree head was taken for none")
+	cut := func(v []byte) []byte { return v[:len(v)-5] }
+	for name, c := range map[string]struct {
+		damage map[string]func([]byte) []byte // nil: it is gone
+		starts bool
+	}{
+		"the copy is used":              {map[string]func([]byte) []byte{headKey: cut}, true},
+		"the copy is used if it is all": {map[string]func([]byte) []byte{headKey: nil}, true},
+		"the copy is damaged":           {map[string]func([]byte) []byte{copyKey: cut}, true},
+		"both are damaged":              {map[string]func([]byte) []byte{headKey: cut, copyKey: cut}, false},
+		"damaged, and no copy":          {map[string]func([]byte) []byte{headKey: cut, copyKey: nil}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := newMemCache()
+			d := log.open(t, cache, log)
+			mustProve(t, d, mod(1))
+			want, _ := d.Head()
+			cache.edit(func(k string, v []byte) []byte {
+				damage, hit := c.damage[strings.TrimPrefix(k, d.prefix)]
+				switch {
+				case !hit:
+					return v
+				case damage == nil:
+					return nil
+				}
+				return damage(v)
+			})
+			again, err := NewDatabase(DatabaseOptions{Spec: log.spec(), Cache: cache})
+			if (err == nil) != c.starts {
+				t.Fatalf("error %v, want a start: %v", err, c.starts)
+			}
+			if err != nil {
+				return
+			}
+			if got, _ := again.Head(); !bytes.Equal(got, want) {
+				t.Error("another tree head than before")
+			}
+		})
 	}
 }
 

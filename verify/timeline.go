@@ -9,25 +9,40 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// headKey is where the cache keeps the latest tree head.
-const headKey = "latest"
+// headKey is where the cache keeps the latest tree head, and copyKey where it keeps
+// it once more: without any the node would not start, for one flipped bit.
+const (
+	headKey = "latest"
+	copyKey = "latest-copy"
+)
 
-// loadHead reads the tree head of the last run. One that cannot be read is an
-// error rather than a fresh start, because a fresh start is a rollback.
+// loadHead reads the tree head of the last run. If none of its copies can be read
+// that is an error rather than a fresh start, because a fresh start is a rollback.
 func (d *Database) loadHead() error {
-	msg, err := d.cache.Get(d.prefix + headKey)
-	d.head = treeHead{tree: emptyTree}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	head, err := d.readHead(headKey)
+	if err != nil {
+		copied, copyErr := d.readHead(copyKey)
+		switch {
+		case copyErr == nil:
+			d.log.Warn("the stored tree head cannot be read; its copy is used", "database", d.name, "error", err)
+			head, err = copied, nil
+		case errors.Is(err, fs.ErrNotExist) && errors.Is(copyErr, fs.ErrNotExist):
+			head, err = treeHead{tree: emptyTree}, nil
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("checksum database %s: read the tree head of the last run: %w", d.name, err)
+		return fmt.Errorf("checksum database %s: its stored tree head and the copy of that are damaged, and to start without one would allow a rollback; restore a backup, or start with an empty data directory: %w", d.name, err)
 	}
-	d.head, err = openHead(msg, d.verifier)
-	if err != nil {
-		return fmt.Errorf("checksum database %s: the stored tree head is damaged, and starting without one would allow a rollback: %w", d.name, err)
-	}
+	d.head = head
 	return nil
+}
+
+func (d *Database) readHead(key string) (treeHead, error) {
+	msg, err := d.cache.Get(d.prefix + key)
+	if err != nil {
+		return treeHead{}, err
+	}
+	return openHead(msg, d.verifier)
 }
 
 // latest is the greatest tree head on the timeline so far.
@@ -140,8 +155,10 @@ func (d *Database) extend(ctx context.Context, src *source, h treeHead) error {
 
 // install makes h the latest head. It is durable before it is used.
 func (d *Database) install(h treeHead) error {
-	if err := d.cache.Put(d.prefix+headKey, h.note); err != nil {
-		return fmt.Errorf("checksum database %s: store the tree head: %w", d.name, err)
+	for _, key := range [...]string{copyKey, headKey} { // the last is synced, and with it the first
+		if err := d.cache.Put(d.prefix+key, h.note); err != nil {
+			return fmt.Errorf("checksum database %s: store the tree head: %w", d.name, err)
+		}
 	}
 	d.mu.Lock()
 	d.head = h
