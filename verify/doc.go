@@ -48,9 +48,8 @@
 //
 // # Cache
 //
-// A Database keeps its entries under NAME+KEYHASH/: "latest", and
-// "latest-copy" in case that is damaged, is its signed tree
-// head, "proof/MODULE@VERSION" a proof in the encoding above, "tile/8/L/N" the
-// verified beginning of a tile, "tile/8/data/N" a full tile of records, and "forks"
-// the evidence of misbehaviour.
+// A Database keeps its entries under NAME+KEYHASH/: "latest" is its signed tree
+// head, "latest-copy" the same in case that is damaged, "proof/MODULE@VERSION" a
+// proof in the encoding above, "tile/8/L/N" the verified beginning of a tile,
+// "tile/8/data/N" a full tile of records, and "forks" the evidence of misbehaviour.
 package verify
