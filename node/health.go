@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // Where load balancers and supervisors ask. They are no paths of the module
@@ -22,9 +21,6 @@ type Health struct {
 	Sentence string    `json:"sentence"`
 	Details  []Finding `json:"details,omitempty"` // what is not as it should be
 }
-
-// lately is the time in which a failed request counts for an office's health.
-const lately = 10 * time.Minute
 
 // Health says how the office is, from what the node knows without asking anybody:
 // it is cheap. Doctor asks.

@@ -173,7 +173,7 @@ func CheckURL(text string) error {
 		return err
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("%.80q: want http://HOST/... or https://HOST/...", u.Redacted())
+		return fmt.Errorf("%.80q is not an http or https URL", u.Redacted())
 	}
 	return nil
 }
