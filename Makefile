@@ -21,7 +21,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: build run test check fmt tidy vet lint race unit fuzz bench demo soak clean help
+.PHONY: build run test check fmt tidy vet lint race unit fuzz bench sim demo soak clean help
 
 build: ## bin/meshproxy
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -69,6 +69,11 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: build ## benchmarks of every package, then of whole offices, as Markdown
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./...
 	$(GO) run ./testnet/bench -bin bin/meshproxy
+
+sim: ## thousands of simulated members: the tables and plots of docs/scale.md, in about half an hour
+	mkdir -p docs/scale
+	MESHPROXY_SIM=$(CURDIR)/docs/scale/results.json $(GO) test -run TestScale -count 1 -v -timeout 4h ./testnet/sim
+	$(GO) run ./testnet/sim/chart -in docs/scale/results.json -out docs/scale
 
 demo: build ## two offices, one cache, on this machine; ends by itself
 	$(GO) run ./testnet/demo -bin bin/meshproxy

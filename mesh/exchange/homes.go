@@ -40,28 +40,44 @@ func (x *Exchange) homes(r *ring, text, path string, n int) []peer.ID {
 	return r.nearestOf(text, n, func(p peer.ID) bool { return x.shares(p, path) })
 }
 
+// fewNearest is how many peers are found by keeping the best so far; for more of
+// them it is cheaper to sort all.
+const fewNearest = 64
+
+// placed is a peer and how far it is from a text.
+type placed struct {
+	distance [sha256.Size]byte
+	id       peer.ID
+}
+
+func nearer(a, b placed) int { return bytes.Compare(a.distance[:], b.distance[:]) }
+
 // nearestOf is nearest among the peers that are good.
 func (r *ring) nearestOf(text string, n int, good func(peer.ID) bool) []peer.ID {
-	type at struct {
-		distance [sha256.Size]byte
-		id       peer.ID
-	}
 	key := sha256.Sum256([]byte(text))
-	all := make([]at, 0, len(r.ids))
+	best := make([]placed, 0, min(n, len(r.ids))+1)
 	for i, id := range r.ids {
-		if !good(id) {
-			continue
-		}
-		a := at{id: id}
+		p := placed{id: id}
 		for j, b := range r.keys[i] {
-			a.distance[j] = b ^ key[j]
+			p.distance[j] = b ^ key[j]
 		}
-		all = append(all, a)
+		if n <= fewNearest {
+			if len(best) == n && (n == 0 || nearer(p, best[n-1]) >= 0) || !good(id) {
+				continue
+			}
+			at, _ := slices.BinarySearchFunc(best, p, nearer)
+			best = slices.Insert(best, at, p)
+			best = best[:min(len(best), n)]
+		} else if good(id) {
+			best = append(best, p)
+		}
 	}
-	slices.SortFunc(all, func(a, b at) int { return bytes.Compare(a.distance[:], b.distance[:]) })
-	ids := make([]peer.ID, min(n, len(all)))
+	if n > fewNearest {
+		slices.SortFunc(best, nearer)
+	}
+	ids := make([]peer.ID, min(n, len(best)))
 	for i := range ids {
-		ids[i] = all[i].id
+		ids[i] = best[i].id
 	}
 	return ids
 }

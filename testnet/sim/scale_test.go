@@ -18,15 +18,15 @@ var (
 	rushSizes   = []int{1000, 3000, 10_000}
 	rosterSizes = []int{30, 100, 300, 600, 1000, 1800}
 	repairSizes = []int{100, 300, 1000, 3000}
-	releases    = []int{100, 300, 1000, 3000} // among usual members
+	releases    = []int{100, 300, 1000} // among usual members
 	losses      = []float64{0.01, 0.05, 0.1, 0.2, 1.0 / 3}
-	restarts    = []time.Duration{0, 10 * time.Minute, 5 * time.Minute, 3 * time.Minute, 2 * time.Minute, 90 * time.Second, time.Minute, 30 * time.Second}
+	restarts    = []time.Duration{0, 3 * time.Minute, 90 * time.Second, time.Minute, 20 * time.Second}
 )
 
 const (
-	usual      = 300 // members, where something else is varied
+	usual      = 200 // members, where something else is varied
 	usualLoss  = 0.1
-	usualNames = 500 // releases, likewise
+	usualNames = 300 // releases, likewise
 	askedTimes = 100
 	crowdTime  = 5 * time.Second // within which all ask, and so more at a time the more there are
 	rushTime   = time.Second
@@ -55,9 +55,9 @@ func TestScale(t *testing.T) {
 		}
 	}
 	s.rosters()
+	s.questions()
 	s.repairs()
 	s.crowds()
-	s.questions()
 }
 
 type scale struct {

@@ -138,10 +138,10 @@ func repairPlots(r *sim.Results) []picture {
 		{"repair-members", "A tenth of the members is lost: traffic of each that is left", "members", "KB", true, true, []line{
 			curve("records, pushes, claims", r.ByMembers, sizes, control), curve("files", r.ByMembers, sizes, content),
 		}},
-		{"repair-releases", "A tenth of 300 members is lost: traffic of each that is left", "releases", "KB", true, true, []line{
+		{"repair-releases", "A tenth of the members is lost: traffic of each that is left, by releases", "releases", "KB", true, true, []line{
 			curve("records, pushes, claims", r.ByReleases, releases, control), curve("files", r.ByReleases, releases, content),
 		}},
-		{"repair-churn", "Traffic of each of 300 members by the part that is lost", "members lost, %", "KB", false, false, []line{
+		{"repair-churn", "Traffic of each member that is left, by the part that is lost", "members lost, %", "KB", false, false, []line{
 			curve("records, pushes, claims", r.ByLoss, lostPart, control), curve("files", r.ByLoss, lostPart, content),
 		}},
 	}
