@@ -264,3 +264,31 @@ func progressOnce(once *sync.Once, f func()) func(store.Progress) {
 		}
 	}
 }
+
+// TestExportGetsWhatIsMissing: an export of what a project needs has all of it,
+// also what nobody has asked this office for before.
+func TestExportGetsWhatIsMissing(t *testing.T) {
+	a := newAround(t)
+	one := a.Found("one", a.online())
+	m := a.world.Releases()[0].Version
+	var want []verify.Name
+	for _, kind := range []verify.Kind{verify.Info, verify.Mod, verify.Zip} {
+		want = append(want, verify.Name{Module: m, Kind: kind})
+	}
+	gone := want[2]
+	gone.Module.Version = "v1.99.0"
+	dir := t.TempDir()
+	r, err := one.Node().Export(context.Background(), node.Export{Dir: dir, Only: true, Want: append(want, gone)}, nil)
+	if err != nil || r.Refusals != 1 || r.Refused[0].File != gone.String() || !strings.Contains(r.Refused[0].Reason, "not found") {
+		t.Fatalf("%+v, %v; want %s alone refused, because it is not found", r, err, gone)
+	}
+	for _, n := range want {
+		path, err := testnet.FilePath(m, string(n.Kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(path))); err != nil {
+			t.Errorf("%s: %v", n, err)
+		}
+	}
+}

@@ -112,9 +112,9 @@ func exportCommand() *cli.Command {
 		Usage:     "write modules as a GOPROXY of files",
 		ArgsUsage: "DIR",
 		Description: `DIR works as GOPROXY=file://DIR. What is there already is compared and stays; so an
-export that was interrupted goes on with the same command. With --for, what the project
-needs and this office lacks is listed, and then the exit status is 1. The running node
-writes DIR itself.
+export that was interrupted goes on with the same command. With --for, a running node
+first gets what the project needs and this office lacks; what cannot be had is listed,
+and then the exit status is 1. The running node writes DIR itself.
 
 Examples:
 
