@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +45,7 @@ const (
 // which parts depend on each other.
 func (n *Node) Doctor(ctx context.Context) ([]Finding, error) {
 	checks := []func(context.Context) Finding{
-		n.checkStore, n.checkServing, n.checkGo, n.checkUpstream, n.checkDatabases, n.checkPolicy, n.checkMembers, n.checkReachable,
+		n.checkStore, n.checkServing, n.checkGo, n.checkUpstream, n.checkDatabases, n.checkPolicy, n.checkClients, n.checkMembers, n.checkReachable,
 	}
 	found := make([]Finding, len(checks))
 	var all sync.WaitGroup
@@ -93,11 +95,11 @@ func checkDir(dir string) Finding {
 }
 
 func (n *Node) checkServing(ctx context.Context) Finding {
-	at := "http://" + reachable(n.http.Addr())
+	at := n.scheme() + reachable(n.http.Addr())
 	f := Finding{Check: "serving", Verdict: Good, Detail: "the go command is answered at " + at}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"/index?limit=1", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at+healthPath, nil)
 	if err == nil {
-		_, err = fetchDate(req)
+		_, err = fetchDate(req, n.ownCertificate())
 	}
 	if err != nil {
 		f.Verdict, f.Detail, f.Advice = Fault, err.Error(), "see the node's log"
@@ -105,9 +107,26 @@ func (n *Node) checkServing(ctx context.Context) Finding {
 	return f
 }
 
+// ownCertificate trusts the certificate that this office shows, whatever name is in
+// it: the doctor asks by address. Nil: there is none.
+func (n *Node) ownCertificate() *tls.Config {
+	if n.cert == nil {
+		return nil
+	}
+	return &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
+		cert, err := n.cert.get()
+		if err == nil && (len(s.PeerCertificates) == 0 || !bytes.Equal(s.PeerCertificates[0].Raw, cert.Certificate[0])) {
+			err = errors.New("another certificate than this office's is shown there")
+		}
+		return err
+	}}
+}
+
 // fetchDate sends a request and returns the Date of the answer.
-func fetchDate(req *http.Request) (time.Time, error) {
-	client := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
+func fetchDate(req *http.Request, trust *tls.Config) (time.Time, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = trust
+	client := &http.Client{Transport: transport}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -161,7 +180,7 @@ func (n *Node) checkUpstream(ctx context.Context) Finding {
 	if err != nil {
 		return f
 	}
-	date, err := fetchDate(req)
+	date, err := fetchDate(req, nil)
 	if err != nil {
 		f.Verdict, f.Detail = Doubt, err.Error()
 		f.Advice = "what other offices hold is still served; check the network and --upstream"

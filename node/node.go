@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,12 +50,13 @@ type Config struct {
 	// Drain is how long the node goes on answering once it is told to end, while
 	// /readyz says that it is about to. Default: 0
 	Drain   time.Duration
-	Policy  PolicyConfig // what may be used, by whom
-	NoLAN   bool         // do not look for members by mDNS
-	Sharing Sharing      // what is done for the other offices
-	Reach   Reach        // how other offices get here, where addresses alone do not say
-	Version string       // of this program, for status
-	Log     *slog.Logger // default: none
+	Policy  PolicyConfig  // what may be used, by whom
+	Clients ClientsConfig // who is served
+	NoLAN   bool          // do not look for members by mDNS
+	Sharing Sharing       // what is done for the other offices
+	Reach   Reach         // how other offices get here, where addresses alone do not say
+	Version string        // of this program, for status
+	Log     *slog.Logger  // default: none
 }
 
 // DefaultScrubRate reads a terabyte in three days, and leaves a disk to others.
@@ -117,6 +119,8 @@ type Node struct {
 	mesh      *mesh.Mesh
 	policy    *policy.Engine
 	published atomic.Pointer[publishedPolicy]
+	cert      *reloaded[*tls.Certificate] // nil: no TLS
+	tokens    *reloaded[[]protocol.Token] // nil: clients need none
 	upstreams *upstream.Upstreams
 	databases []*verify.Database
 	judge     atomic.Pointer[judge]
@@ -167,7 +171,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		n.news.close()
 		return nil
 	})
-	for _, step := range []func(context.Context) error{n.openStore, n.openListener, n.openUpstreams, n.openDatabases, n.openPolicy, n.openMesh, n.openControl} {
+	for _, step := range []func(context.Context) error{n.openStore, n.openListener, n.openUpstreams, n.openDatabases, n.openPolicy, n.openClients, n.openMesh, n.openControl} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close())
 		}
@@ -302,7 +306,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.drain(ctx, background)
 	})
 	modules := protocol.NewHandler(guard{n}, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log, Observe: n.observe})
-	n.serve(answering, g, n.http, protocol.NewServer(n.handler(answering, modules), n.log))
+	n.serve(answering, g, n.secured(n.http), protocol.NewServer(n.letIn(n.handler(answering, modules)), n.log))
 	n.serveSites(answering, g)
 	control := controlHandler(n)
 	n.diagnostics(control)

@@ -165,7 +165,7 @@ func (n *Node) Status(context.Context) (*Status, error) {
 	st.Upkeep.MaxSize, st.Upkeep.MaxAge = n.store.Limits()
 	st.Upkeep.ScrubRate = n.cfg.ScrubRate
 	st.Running, st.Version, st.Started = true, n.cfg.Version, n.started.UTC()
-	st.URL = "http://" + reachable(n.http.Addr())
+	st.URL = n.scheme() + reachable(n.http.Addr())
 	meshStatus(st, n.mesh)
 	st.Upstreams = []string{n.upstreams.String()}
 	for _, db := range n.databases {

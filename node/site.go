@@ -43,11 +43,10 @@ func (n *Node) SiteURL(prefix string) string {
 		if s.prefix != prefix {
 			continue
 		}
-		at := n.http
 		if s.own != nil {
-			at = s.own
+			return "http://" + reachable(s.own.Addr()) + prefix
 		}
-		return "http://" + reachable(at.Addr()) + prefix
+		return n.scheme() + reachable(n.http.Addr()) + prefix
 	}
 	return ""
 }

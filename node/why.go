@@ -84,7 +84,7 @@ func (c *Client) Why(ctx context.Context, m module.Version) (*Why, error) {
 // what changes while it does not run is noted too.
 const membersKey = "audit/members"
 
-const membersPeriod = 5 * time.Second
+const membersPeriod = 2 * time.Second
 
 // watchMembers notes who is in and who is out, until ctx ends.
 func (n *Node) watchMembers(ctx context.Context) error {

@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return setUp(env, string(archive))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "flip": cmdFlip, "newer": cmdNewer, "unzip": cmdUnzip, "sleep": cmdSleep, "invitation": cmdInvitation, "token": cmdToken, "until": cmdUntil,
+			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "flip": cmdFlip, "newer": cmdNewer, "unzip": cmdUnzip, "sleep": cmdSleep, "invitation": cmdInvitation, "token": cmdToken, "until": cmdUntil, "certificate": cmdCertificate, "netrc": cmdNetrc,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" { // who may write everywhere

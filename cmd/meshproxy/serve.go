@@ -193,6 +193,9 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	if err := policyConfig(c, &cfg); err != nil {
 		return cfg, err
 	}
+	if err := clientsConfig(c, &cfg); err != nil {
+		return cfg, err
+	}
 	return cfg, defaultsFromGo(c, &cfg)
 }
 

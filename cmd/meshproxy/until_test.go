@@ -7,7 +7,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdUntil runs a program again and again until its standard output matches,
+// cmdUntil runs a program again and again until what it prints matches,
 // whatever its exit status is.
 //
 //	until PATTERN PROGRAM ARG...
@@ -20,7 +20,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	end := time.Now().Add(patience)
 	for {
 		err := ts.Exec(args[1], args[2:]...)
-		if want.MatchString(ts.ReadFile("stdout")) {
+		if want.MatchString(ts.ReadFile("stdout") + ts.ReadFile("stderr")) {
 			return
 		}
 		if time.Now().After(end) {
