@@ -94,7 +94,7 @@ func (t *tx) numbered(h fileHead) uint64 {
 	return t.number
 }
 
-// putLarge spools a stream to disk, checks it, and writes it chunk by chunk. The
+// putLarge spools a stream to memory or disk, checks it, and writes it chunk by chunk. The
 // header comes last, so that a stream that is not whole is never seen; what a
 // crash leaves goes with the file's last reference or is overwritten.
 func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
@@ -109,6 +109,14 @@ func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
 	if err := s.room(int(2 * f.CompressedSize)); err != nil {
 		return err
 	}
+	if f.CompressedSize <= maxSpoolFile && s.spooled.TryAcquire(f.CompressedSize) {
+		defer s.spooled.Release(f.CompressedSize)
+		m := &memorySpool{left: f.CompressedSize}
+		if err := f.Verify(ctx, io.TeeReader(io.LimitReader(r, f.CompressedSize), m)); err != nil {
+			return err
+		}
+		return s.putChunks(ctx, f, m.next)
+	}
 	tmp, err := os.CreateTemp(s.spool(), "file-")
 	if err != nil {
 		return fmt.Errorf("put file %s: %w", f.Sum, err)
@@ -122,19 +130,74 @@ func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	return s.putChunks(ctx, f, tmp)
+	return s.putChunks(ctx, f, readChunks(tmp, f.CompressedSize))
 }
 
-// putChunks writes a checked stream; the caller holds fill.
-func (s *Store) putChunks(ctx context.Context, f RawFile, r io.Reader) error {
-	for i := uint32(0); i < chunks(f.CompressedSize); i++ {
-		n := min(chunkSize, f.CompressedSize-int64(i)*chunkSize)
+// readChunks reads a stream of left bytes for putChunks.
+func readChunks(r io.Reader, left int64) (next func() ([]byte, error)) {
+	return func() ([]byte, error) {
+		n := min(chunkSize, left)
+		left -= n
 		chunk := make([]byte, n, n+sealSize)
-		if _, err := io.ReadFull(r, chunk); err != nil {
+		_, err := io.ReadFull(r, chunk)
+		return chunk, err
+	}
+}
+
+// Streams that wait in memory until they are checked: the disk is spared a copy of
+// each. What is larger, or comes while so much waits, goes through a file.
+const (
+	maxSpoolFile  = 32 << 20 // bytes of one stream
+	maxSpoolBytes = 96 << 20 // of all together
+)
+
+// memorySpool keeps a stream of a known size in chunks as they are written.
+type memorySpool struct {
+	left   int64 // bytes that no chunk has room for yet
+	chunks [][]byte
+}
+
+// Write implements io.Writer.
+func (m *memorySpool) Write(p []byte) (int, error) {
+	written := len(p)
+	for len(p) > 0 {
+		last := len(m.chunks) - 1
+		if last < 0 || len(m.chunks[last]) == chunkSize {
+			if m.left == 0 {
+				return 0, io.ErrShortWrite
+			}
+			n := min(chunkSize, m.left)
+			m.left -= n
+			m.chunks = append(m.chunks, make([]byte, 0, n+sealSize))
+			last++
+		}
+		n := min(len(p), chunkSize-len(m.chunks[last]))
+		m.chunks[last] = append(m.chunks[last], p[:n]...)
+		p = p[n:]
+	}
+	return written, nil
+}
+
+// next hands over the next chunk.
+func (m *memorySpool) next() ([]byte, error) {
+	if len(m.chunks) == 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	chunk := m.chunks[0]
+	m.chunks = m.chunks[1:]
+	return chunk, nil
+}
+
+// putChunks writes a checked stream, of which next returns chunk by chunk, each with
+// room for a seal; the caller holds fill.
+func (s *Store) putChunks(ctx context.Context, f RawFile, next func() ([]byte, error)) error {
+	for i := uint32(0); i < chunks(f.CompressedSize); i++ {
+		chunk, err := next()
+		if err != nil {
 			return fmt.Errorf("put file %s: read stream: %w", f.Sum, err)
 		}
 		last := i+1 == chunks(f.CompressedSize)
-		err := s.do(ctx, write{entries: 6, bytes: len(chunk) + 256, apply: func(t *tx) error {
+		err = s.do(ctx, write{entries: 6, bytes: len(chunk) + 256, apply: func(t *tx) error {
 			h, err := t.file(f.Sum)
 			if err != nil {
 				return fmt.Errorf("put file %s: %w", f.Sum, err) // its last reference went meanwhile

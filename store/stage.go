@@ -314,7 +314,7 @@ func (s *Store) putScanned(ctx context.Context, z *Scanned, stream modzip.Stream
 	if err := stream.CheckRaw(z.Open(stream)); err != nil {
 		return err
 	}
-	return s.putChunks(ctx, stream.Raw, z.Open(stream))
+	return s.putChunks(ctx, stream.Raw, readChunks(z.Open(stream), stream.Raw.CompressedSize))
 }
 
 // Missing lists the files of the zip that the store does not hold, each content

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -82,9 +83,10 @@ type Store struct {
 	syncCount atomic.Int64
 	garbage   atomic.Int64 // bytes of streams deleted since space was last given back
 
-	reclaiming chan struct{} // holds one token while space is given back
-	closing    chan struct{} // closed by Close, before it waits for calls
-	mu         sync.Mutex    // guards what follows
+	spooled    *semaphore.Weighted // bytes of streams that wait in memory
+	reclaiming chan struct{}       // holds one token while space is given back
+	closing    chan struct{}       // closed by Close, before it waits for calls
+	mu         sync.Mutex          // guards what follows
 	closed     bool
 	calls      int // calls under way
 	drained    chan struct{}
@@ -119,7 +121,7 @@ func newStore(dir, data string, o Options) *Store {
 		writes: make(chan *write, maxBatchOps), syncs: make(chan *write, maxBatchOps), idle: make(chan struct{}),
 		reclaiming: make(chan struct{}, 1), closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
 		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
-		filling: make(map[verify.Digest]chan struct{}), bad: make(map[verify.Digest]struct{}),
+		filling: make(map[verify.Digest]chan struct{}), spooled: semaphore.NewWeighted(maxSpoolBytes), bad: make(map[verify.Digest]struct{}),
 		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
 		hot: newHot(filepath.Join(dir, spoolName), o.Clock),
 	}
