@@ -40,6 +40,9 @@ type exported struct {
 	Values map[string][]byte `cbor:"2,keyasint"`
 }
 
+// OpenKeys is in every export of keys that was made without a passphrase.
+const OpenKeys = "BEGIN " + pemPlain
+
 // ExportKeys returns all that makes this node what it is in its mesh, as PEM: its
 // own key, the mesh key if it has it, its credential and the roster. Whoever has
 // the text and the passphrase is the node; an empty passphrase leaves it open.

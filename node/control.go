@@ -33,6 +33,9 @@ type Control interface {
 	Revoke(ctx context.Context, r Revocation) ([]string, error)
 	// Rotate gives the mesh a new key, without these members.
 	Rotate(ctx context.Context, without []string) error
+	// ExportKeys returns what makes this node the office that it is, as text; see
+	// mesh.ExportKeys. ImportKeys puts it back.
+	ExportKeys(ctx context.Context, passphrase string) (string, error)
 
 	// Doctor checks the node from end to end.
 	Doctor(ctx context.Context) ([]Finding, error)

@@ -37,6 +37,7 @@ func controlHandler(c Control) *http.ServeMux {
 	handle(mux, "leave", silent(func(ctx context.Context, _ struct{}) error { return c.Leave(ctx) }))
 	handle(mux, "revoke", c.Revoke)
 	handle(mux, "rotate", silent(c.Rotate))
+	handle(mux, "exportkeys", c.ExportKeys)
 	handle(mux, "doctor", func(ctx context.Context, _ struct{}) ([]Finding, error) { return c.Doctor(ctx) })
 	handle(mux, "conflicts", func(ctx context.Context, _ struct{}) ([]Conflict, error) { return c.Conflicts(ctx) })
 	handle(mux, "trust", c.Trust)

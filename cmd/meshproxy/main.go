@@ -85,7 +85,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Action:         noCommand,
 		Commands: []*cli.Command{
 			serveCommand(), statusCommand(), lsCommand(),
-			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(),
+			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(), keysCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
 			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), prefetchCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
 			policyCommand(), whyCommand(), clientTokenCommand(), doctorCommand(), setupCommand(), configCommand(), debugCommand(), completionCommand(), manCommand(), versionCommand(),
