@@ -21,7 +21,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: build run test check fmt tidy vet lint race unit fuzz bench sim demo soak clean help
+.PHONY: build run test check fmt tidy vet lint race unit fuzz bench sim demo soak cross deb clean help
 
 build: ## bin/meshproxy
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -80,6 +80,31 @@ demo: build ## two offices, one cache, on this machine; ends by itself
 
 soak: ## the whole-mesh tests again and again for SOAKTIME
 	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...
+
+# What offices run on. Only the first time is it slow: the build cache serves the rest.
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+
+cross: ## static binaries for PLATFORMS, in bin/
+	@set -e; for p in $(PLATFORMS); do \
+		os="$${p%/*}"; arch="$${p#*/}"; ext=""; if [ "$$os" = windows ]; then ext=.exe; fi; \
+		echo "build $$p"; \
+		CGO_ENABLED=0 GOOS="$$os" GOARCH="$$arch" $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o "bin/meshproxy-$$os-$$arch$$ext" ./cmd/meshproxy; \
+	done
+
+NFPM   ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.1
+GOARCH ?= $(shell $(GO) env GOARCH)
+# A Debian version begins with a digit; git describe without a tag does not.
+DEBVERSION ?= $(shell v='$(VERSION)'; case "$${v\#v}" in [0-9]*.*) echo "$${v\#v}";; *) echo "0.0.0~git.$$v";; esac)
+
+deb: ## a Debian package, in bin/
+	mkdir -p bin/deb
+	$(GO) build -o bin/deb/native -ldflags '-X main.version=$(VERSION)' ./cmd/meshproxy
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/deb/meshproxy ./cmd/meshproxy
+	bin/deb/native man | gzip -9n > bin/deb/meshproxy.8.gz
+	bin/deb/native completion bash > bin/deb/meshproxy.bash
+	bin/deb/native completion zsh > bin/deb/_meshproxy
+	bin/deb/native completion fish > bin/deb/meshproxy.fish
+	VERSION='$(DEBVERSION)' GOARCH='$(GOARCH)' $(GO) run $(NFPM) package --config deploy/deb/nfpm.yaml --packager deb --target bin/
 
 clean: ## remove what make made
 	rm -rf bin

@@ -18,6 +18,7 @@ import (
 // fetch gets a file from the upstreams and admits it, and whatever came with it.
 func (n *Node) fetch(ctx context.Context, name verify.Name) (origin, *verify.Signed, error) {
 	f, err := n.fetchChecked(ctx, name)
+	n.requests.fetched(name.Kind, err)
 	if err != nil {
 		return origin{}, nil, err
 	}

@@ -19,13 +19,42 @@ var (
 	liesDesc      = prometheus.NewDesc("meshproxy_peer_lies", "Times that a member sent what does not check, within the last day.", []string{"peer", "office"}, nil)
 )
 
+var (
+	releasesDesc = prometheus.NewDesc("meshproxy_store_releases", "Module versions of which at least one file is held.", nil, nil)
+	zipsDesc     = prometheus.NewDesc("meshproxy_store_zips", "Zips that are held.", nil, nil)
+	filesDesc    = prometheus.NewDesc("meshproxy_store_files", "Distinct files that are held.", nil, nil)
+	sizeDesc     = prometheus.NewDesc("meshproxy_store_bytes", "Size of what is held: zips as they are served (logical), files and records each once (stored), space on disk (disk).", []string{"as"}, nil)
+	damagedDesc  = prometheus.NewDesc("meshproxy_store_damaged_files", "Files that are damaged and not served.", nil, nil)
+	readyDesc    = prometheus.NewDesc("meshproxy_ready", "1 while requests may be sent here, 0 once the node was told to end.", nil, nil)
+	buildDesc    = prometheus.NewDesc("meshproxy_build_info", "Always 1; the label is the version of the program.", []string{"version"}, nil)
+)
+
+// collectStore publishes what is held.
+func (m metrics) collectStore(gauge func(d *prometheus.Desc, value float64, labels ...string)) {
+	st := storeStatus(m.n.cfg.Dir, m.n.store)
+	gauge(releasesDesc, float64(st.Store.Releases))
+	gauge(zipsDesc, float64(st.Store.Zips))
+	gauge(filesDesc, float64(st.Store.Files))
+	gauge(sizeDesc, float64(st.Store.Logical), "logical")
+	gauge(sizeDesc, float64(st.Store.Stored), "stored")
+	gauge(sizeDesc, float64(st.Store.Disk), "disk")
+	gauge(damagedDesc, float64(st.Upkeep.Damaged))
+	ready := 1.0
+	if m.n.ending.Load() {
+		ready = 0
+	}
+	gauge(readyDesc, ready)
+	gauge(buildDesc, 1, m.n.cfg.Version)
+}
+
 // metrics is a Node as Prometheus sees it. Sources are bounded by maxSources,
 // peers by the roster.
 type metrics struct{ n *Node }
 
 // Describe implements prometheus.Collector.
 func (m metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{answersDesc, bytesDesc, errorsDesc, conflictsDesc, forksDesc, rejectedDesc, liesDesc} {
+	for _, d := range []*prometheus.Desc{answersDesc, bytesDesc, errorsDesc, conflictsDesc, forksDesc, rejectedDesc, liesDesc,
+		releasesDesc, zipsDesc, filesDesc, sizeDesc, damagedDesc, readyDesc, buildDesc} {
 		out <- d
 	}
 }
@@ -35,6 +64,9 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, labels...)
 	}
+	m.collectStore(func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	})
 	c := m.n.counts
 	for _, s := range c.served() {
 		counter(answersDesc, float64(s.Answers), s.Source)

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"errors"
+	"io/fs"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/meshproxy/meshproxy/protocol"
+	"github.com/meshproxy/meshproxy/verify"
 )
 
 // requestMetrics count and time the requests of clients. Their labels are words of
@@ -13,6 +16,7 @@ import (
 type requestMetrics struct {
 	total   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
+	fetches *prometheus.CounterVec
 }
 
 // latencyBuckets reach from what is held in memory to a first fetch of a large
@@ -31,8 +35,24 @@ func newRequestMetrics(r prometheus.Registerer) *requestMetrics {
 			Buckets: latencyBuckets,
 		}, []string{"op", "source"}),
 	}
-	r.MustRegister(m.total, m.seconds)
+	m.fetches = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "meshproxy_upstream_fetches_total",
+		Help: "Files asked of the upstreams, by kind, and by what became of it: ok, absent or failed.",
+	}, []string{"kind", "result"})
+	r.MustRegister(m.total, m.seconds, m.fetches)
 	return m
+}
+
+// fetched counts a file that was asked of the upstreams.
+func (m *requestMetrics) fetched(k verify.Kind, err error) {
+	result := "ok"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		result = "absent"
+	case err != nil:
+		result = "failed"
+	}
+	m.fetches.WithLabelValues(string(k), result).Inc()
 }
 
 // note takes in an answered request.
