@@ -69,7 +69,7 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 
 // sourceText is what a record says of where the bytes came from.
 func sourceText(source string) string {
-	if source == "direct" || source == sourceImport {
+	if source == "direct" || source == sourceImport || source == sourcePublish {
 		return source
 	}
 	return "proxy " + source
@@ -94,6 +94,10 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 // far as they hash to it. A second content for a name is a *store.ConflictError.
 func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error {
 	if err := n.allowed(ctx, s.Record.Name); err != nil {
+		return err
+	}
+	if err := n.publishable(&s.Record); err != nil {
+		n.refusal(s.Record.Name, err)
 		return err
 	}
 	if err := n.trust().CheckSigned(ctx, s); err != nil {

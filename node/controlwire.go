@@ -48,6 +48,7 @@ func controlHandler(c Control) *http.ServeMux {
 	handle(mux, "policypublish", c.PolicyPublish)
 	handle(mux, "policyshow", func(ctx context.Context, _ struct{}) (*MeshPolicy, error) { return c.PolicyShow(ctx) })
 	handle(mux, "why", c.Why)
+	handle(mux, "publish", c.Publish)
 	handle(mux, "pin", silent(c.Pin))
 	handle(mux, "unpin", silent(c.Unpin))
 	handle(mux, "pinned", func(ctx context.Context, _ struct{}) ([]string, error) { return c.Pinned(ctx) })

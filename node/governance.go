@@ -19,6 +19,10 @@ type Governance interface {
 	PolicyShow(ctx context.Context) (*MeshPolicy, error)
 	// Why says how a module version came here.
 	Why(ctx context.Context, m module.Version) (*Why, error)
+	// Publish adds a module version that comes from no version control, for a module
+	// that the admins have allowed this office to publish. It is ErrNotRunning for an
+	// office that does not run.
+	Publish(ctx context.Context, p Publication) (*Why, error)
 }
 
 // Tested is what the policy makes of a module version.

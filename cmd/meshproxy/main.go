@@ -88,7 +88,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(), keysCommand(),
 			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
 			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), prefetchCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
-			policyCommand(), whyCommand(), clientTokenCommand(), doctorCommand(), setupCommand(), configCommand(), debugCommand(), completionCommand(), manCommand(), versionCommand(),
+			policyCommand(), whyCommand(), publishCommand(), clientTokenCommand(), doctorCommand(), setupCommand(), configCommand(), debugCommand(), completionCommand(), manCommand(), versionCommand(),
 		},
 	}
 }

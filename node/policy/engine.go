@@ -384,6 +384,11 @@ func (e *Engine) MayPublish(o Office, path string) bool {
 	return r.meshDoc.MayPublish(o, path) && (len(r.own.Publish) == 0 || r.own.MayPublish(o, path))
 }
 
+// Publishable reports whether any office may publish a module.
+func (e *Engine) Publishable(path string) bool {
+	return slices.ContainsFunc(e.current().meshDoc.Publish, func(g Grant) bool { return names(g.Modules, path) })
+}
+
 // Download returns how a module is obtained that is not here.
 func (e *Engine) Download(path string) Download { return e.current().own.Download(path) }
 
