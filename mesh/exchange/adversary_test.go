@@ -279,6 +279,7 @@ func TestAdversaryAmongHonestHolders(t *testing.T) {
 	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 200, 2<<20))
 	for _, a := range adversaries() {
 		t.Run(a.name, func(t *testing.T) {
+			t.Parallel() // they wait more than they work
 			w := newWorld(t, 4)
 			bad, honest, other, asker := w.offices[0], w.offices[1], w.offices[2], w.offices[3]
 			for _, o := range []*office{bad, honest, other} {

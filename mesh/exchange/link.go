@@ -28,8 +28,12 @@ const (
 	rateWindow = 10 * time.Second
 )
 
-// linkBuffer is what yamux sends in one frame at most.
-const linkBuffer = 64 << 10
+// Buffers of a link, each way. Where files go it is what yamux sends in one frame at
+// most; questions and answers are small, and a question goes to many.
+const (
+	linkBuffer  = 64 << 10
+	smallBuffer = 4 << 10
+)
 
 var errTooSlow = errors.New("peer delivers too slowly")
 
@@ -50,8 +54,12 @@ type link struct {
 
 func newLink(ctx context.Context, s network.Stream, p *pace) *link {
 	l := &link{s: s, idle: ioTimeout, pace: p, ctx: ctx}
-	l.r = bufio.NewReaderSize(linkReader{l}, linkBuffer)
-	l.w = bufio.NewWriterSize(linkWriter{l}, linkBuffer)
+	size := smallBuffer
+	if s.Protocol() == FilesID {
+		size = linkBuffer
+	}
+	l.r = bufio.NewReaderSize(linkReader{l}, size)
+	l.w = bufio.NewWriterSize(linkWriter{l}, size)
 	return l
 }
 
