@@ -25,6 +25,9 @@ type PolicyConfig struct {
 	RedirectTo string
 	// Download, if not empty, is the mode for modules that no rule names.
 	Download policy.Mode
+	// CachedFromMesh has requests that forbid a fetch (/cached-only, the header
+	// Disable-Module-Fetch) answered from what other offices hold too.
+	CachedFromMesh bool
 }
 
 // openPolicy reads what is allowed, before anybody can ask or tell.
@@ -114,6 +117,9 @@ func (g guard) File(ctx context.Context, name verify.Name, o protocol.Options) (
 		}
 	}
 	mode := g.download(m.Path)
+	if o.CachedOnly && g.cfg.Policy.CachedFromMesh && mode.Mode == policy.Sync && !g.has(name) {
+		g.collect(ctx, name)
+	}
 	if mode.Mode == policy.Sync || o.CachedOnly || g.has(name) {
 		return g.Node.File(ctx, name, o)
 	}

@@ -45,6 +45,11 @@ func (n *Node) current(ctx context.Context, key string, o protocol.Options, refr
 	if have && (o.CachedOnly || old.age() < n.freshness()) {
 		return old, nil
 	}
+	if o.CachedOnly && n.cfg.Policy.CachedFromMesh {
+		if m, err := n.heard(ctx, key, checkAnswer); err == nil {
+			return m, nil
+		}
+	}
 	if o.CachedOnly {
 		return mutable{}, protocol.NotFound("%s is not held by office %s, and the request forbids to fetch it", key, n.Office())
 	}

@@ -63,6 +63,10 @@ func policyFlags() []cli.Flag {
 			Name: "download-mode", EnvVars: env("download-mode"), Value: string(policy.Sync), Category: catPolicy,
 			Usage: "get what is not held in this `MODE`: sync, async, none, redirect or async_redirect",
 		},
+		&cli.BoolFlag{
+			Name: "cached-from-mesh", EnvVars: env("cached-from-mesh"), Category: catPolicy,
+			Usage: "answer /cached-only, and requests with Disable-Module-Fetch, from what other offices hold too",
+		},
 		&cli.StringFlag{
 			Name: "redirect-to", EnvVars: env("redirect-to"), DefaultText: "the first proxy of --upstream", Category: catPolicy,
 			Usage: "send clients to the proxy at `URL` for modules that are not kept here",
@@ -88,6 +92,7 @@ func policyConfig(c *cli.Context, cfg *node.Config) error {
 			},
 		},
 		Status: c.Int("excluded-status"), RedirectTo: c.String("redirect-to"), Download: policy.Mode(c.String("download-mode")),
+		CachedFromMesh: c.Bool("cached-from-mesh"),
 	}
 	p := &cfg.Policy
 	if p.Status != 0 && !slices.Contains([]int{403, 404, 410, 500}, p.Status) {
