@@ -248,3 +248,22 @@ func TestMovedTagChangesNothing(t *testing.T) {
 	}
 	n.Check()
 }
+
+// TestSumsComeFromOtherOfficesFirst: an office without an upstream often cannot
+// reach the checksum database either, and should not try while others know.
+func TestSumsComeFromOtherOfficesFirst(t *testing.T) {
+	s := surround(t, archiveWorld(t))
+	database, err := outside.NewServer(s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(database.Stop)
+	a := s.Found("a", s.online())
+	run(t, s.client(t, a), "mod", "download", "example.test/greet@v1.0.0")
+	b := s.Join("b", a, node.Config{Upstream: "off", SumDB: s.db.SpecAt(database.URL())})
+	s.Settle()
+	run(t, s.client(t, b), "mod", "download", "example.test/greet@v1.0.0")
+	if n := database.Count(); n > 0 {
+		t.Errorf("the database was asked %d times for what office a knows: %v", n, database.Counts())
+	}
+}
