@@ -82,8 +82,9 @@ func (p picture) draw(dir string) error {
 	if highest == 0 {
 		return nil // these were left out
 	}
-	if !p.logY {
-		pl.Y.Max = highest * 1.3 // room for the legend
+	pl.Y.Max = highest * 1.6 // room for the legend
+	if p.logY {
+		pl.Y.Max = highest * 6
 	}
 	return pl.Save(width, height, filepath.Join(dir, p.file+".svg"))
 }
