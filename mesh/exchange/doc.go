@@ -119,5 +119,6 @@
 // Each protocol has a number of streams that one peer may have open and a number
 // for all peers together; what comes above is reset at once. A stream that is
 // neither read from nor written to for ioTimeout is reset; claims live by their
-// heartbeats instead.
+// heartbeats instead, and an asker of files may take wantTimeout to ask for more and
+// sendTimeout to take more, since what it receives may be limited.
 package exchange

@@ -41,7 +41,7 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 	if err := x.sendOpened(l, from, &open, root, text); err != nil {
 		return err
 	}
-	l.idle = wantTimeout
+	l.idle, l.patience = wantTimeout, sendTimeout
 	for {
 		if l.r.Buffered() == 0 {
 			if err := l.flush(); err != nil {

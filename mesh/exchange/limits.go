@@ -26,8 +26,8 @@ type Bandwidth struct {
 	PerPeer int64
 }
 
-// MinBandwidth is the least limit that transfers can live with: a peer that is slower
-// than minRate counts as stalled, and several may share a limit.
+// MinBandwidth is the least limit that transfers can live with: several share it, and
+// who hears nothing for ioTimeout, or gets rid of nothing for sendTimeout, gives up.
 const MinBandwidth = 8 * minRate
 
 // paceChunk is the most that is written or accounted for at once. It is also the
@@ -81,6 +81,7 @@ func newLimits(up, down Bandwidth) *limits {
 type pace struct {
 	l        *limits
 	class    Class
+	part     int // bytes to write at once, so that no part takes long
 	upPeer   share
 	downPeer share
 }
@@ -89,11 +90,30 @@ func (l *limits) of(p peer.ID, class Class) *pace {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return &pace{
-		l: l, class: class,
+		l: l, class: class, part: l.upAll.part(class),
 		upPeer:   l.up.peer(p, l.upAll.PerPeer),
 		downPeer: l.down.peer(p, l.downAll.PerPeer),
 	}
 }
+
+// part is what takes an eighth of a second at the slowest that a class may have to
+// go: other streams wait as well, and a receiver takes ioTimeout of silence for the
+// end.
+func (b Bandwidth) part(class Class) int {
+	part := int64(paceChunk)
+	for _, perSecond := range []int64{b.Total, b.PerPeer} {
+		if class != Client {
+			perSecond /= lowShare
+		}
+		if perSecond > 0 {
+			part = min(part, max(perSecond/8, minPart))
+		}
+	}
+	return int(part)
+}
+
+// minPart is the least that is written at once.
+const minPart = 1 << 10
 
 // peer returns the limiter of one peer. There are as many as members, so none is
 // dropped.

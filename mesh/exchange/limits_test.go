@@ -115,6 +115,28 @@ func TestClientsGoFirst(t *testing.T) {
 	}
 }
 
+// TestNarrowLinksAreNoStalls sends a copy over a link with the least limit there is,
+// while a client takes most of that.
+func TestNarrowLinksAreNoStalls(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	w := newWorld(t, 2, func(i int, c *Config) {
+		if i == 0 {
+			c.Up.Total = MinBandwidth
+		}
+	})
+	holder, asker := w.offices[0], w.offices[1]
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 25, 100<<10))
+	holder.admit(r)
+	defer holder.x.limits.client()()
+	asker.class = Background
+	if _, err := asker.begin(r, holder.id()).Done(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !asker.x.health.usable(holder.id()) {
+		t.Error("the holder counts as stalled")
+	}
+}
+
 func TestWaitingForBandwidthEndsWithItsContext(t *testing.T) {
 	l := newLimits(Bandwidth{Total: 1}, Bandwidth{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,6 +17,7 @@ import (
 // Time limits of streams.
 const (
 	ioTimeout   = 5 * time.Second         // silence on any stream but a claim's
+	sendTimeout = time.Minute             // until a receiver of files takes more: it may have a limit, and a window of megabytes to fill
 	dialTimeout = 1500 * time.Millisecond // to reach a member that is not connected
 	openTimeout = 2 * time.Second         // to open a stream on a connection
 )
@@ -38,7 +39,7 @@ const (
 var errTooSlow = errors.New("peer delivers too slowly")
 
 // link is one stream with framed messages on it. Reads end after idle without a
-// byte, and writes after ioTimeout. One goroutine may read while another writes.
+// byte, and writes after patience. One goroutine may read while another writes.
 type link struct {
 	s    network.Stream
 	r    *bufio.Reader
@@ -47,13 +48,15 @@ type link struct {
 	pace *pace         // bandwidth limits; never nil
 	ctx  context.Context
 
+	patience time.Duration // of writes; set it while nobody writes
+
 	windowStart time.Time
 	windowBytes int
 	dripping    bool // enforce minRate
 }
 
 func newLink(ctx context.Context, s network.Stream, p *pace) *link {
-	l := &link{s: s, idle: ioTimeout, pace: p, ctx: ctx}
+	l := &link{s: s, idle: ioTimeout, patience: ioTimeout, pace: p, ctx: ctx}
 	size := smallBuffer
 	if s.Protocol() == FilesID {
 		size = linkBuffer
@@ -104,11 +107,11 @@ func (w linkWriter) Write(p []byte) (int, error) {
 	l := w.l
 	written := 0
 	for len(p) > 0 {
-		part := p[:min(len(p), paceChunk)]
+		part := p[:min(len(p), l.pace.part)]
 		if err := l.pace.up(l.ctx, len(part)); err != nil {
 			return written, err
 		}
-		if err := l.s.SetWriteDeadline(time.Now().Add(ioTimeout)); err != nil {
+		if err := l.s.SetWriteDeadline(time.Now().Add(l.patience)); err != nil {
 			return written, err
 		}
 		n, err := l.s.Write(part)
