@@ -47,7 +47,7 @@ import (
 //	publish MODULE@VERSION TEXT; unpublish MODULE@VERSION
 //	flip OFFICE    a bit in its store, while it is stopped; until healed, nothing is checked
 //	scrub OFFICE FOUND    reads everything
-//	pin OFFICE PATTERN; gc OFFICE BYTES DROPPED; conflicts OFFICE N
+//	conflicts OFFICE N
 //	sums OFFICE FILE    pin what a go.sum says
 //	go OFFICE ARGS...    the go command, in a module of its own, with an empty cache
 func TestScenarios(t *testing.T) {
@@ -118,7 +118,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		"serves": {2, false, (*story).serves}, "until-listed": {3, true, (*story).untilListed}, "keep": {3, false, (*story).keep}, "kept": {3, false, (*story).keep},
 		"members-now": {1, true, (*story).members}, "stranger": {2, true, (*story).stranger},
 		"upstream": {1, false, (*story).upstreamDoes}, "publish": {2, false, (*story).publish}, "unpublish": {1, false, (*story).publish},
-		"flip": {1, false, (*story).flip}, "scrub": {2, true, (*story).scrub}, "pin": {2, false, (*story).pin}, "gc": {3, true, (*story).gc},
+		"flip": {1, false, (*story).flip}, "scrub": {2, true, (*story).scrub},
 		"conflicts": {2, false, (*story).conflicts}, "sums": {2, false, (*story).sums}, "go": {2, true, (*story).goCommand},
 	} {
 		out[name] = func(ts *testscript.TestScript, neg bool, args []string) {

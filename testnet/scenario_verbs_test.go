@@ -292,18 +292,6 @@ func (s *story) scrub(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func (s *story) pin(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(s.named(ts, args[1]).Node().Pin(s.t.Context(), "example.test/"+args[2]))
-}
-
-func (s *story) gc(ts *testscript.TestScript, _ bool, args []string) {
-	c, err := s.named(ts, args[1]).Node().GC(s.t.Context(), node.Limits{MaxSize: int64(number(ts, args[2]))}, nil)
-	ts.Check(err)
-	if len(c.Dropped) != number(ts, args[3]) {
-		ts.Fatalf("%s dropped %+v, kept %+v; want %s dropped", args[1], c.Dropped, c.Kept, args[3])
-	}
-}
-
 func (s *story) conflicts(ts *testscript.TestScript, _ bool, args []string) {
 	list, err := s.named(ts, args[1]).Node().Conflicts(s.t.Context())
 	ts.Check(err)
