@@ -21,7 +21,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: build run test check fmt tidy vet lint race unit fuzz bench sim demo soak cross deb clean help
+.PHONY: testnet build run test check fmt tidy vet lint race unit fuzz bench sim demo soak cross deb clean help
 
 build: ## bin/meshproxy
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -77,6 +77,9 @@ sim: ## thousands of simulated members: the tables and plots of docs/scale.md, i
 
 demo: build ## two offices, one cache, on this machine; ends by itself
 	$(GO) run ./testnet/demo -bin bin/meshproxy
+
+testnet: build ## offices for people to try, on this machine; as root with ROOT=-root also lines between them
+	$(GO) run ./testnet/up -bin bin/meshproxy $(ROOT)
 
 soak: ## the whole-mesh tests again and again for SOAKTIME
 	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...
