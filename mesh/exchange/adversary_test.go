@@ -47,7 +47,9 @@ func (a adversary) takeOver(o *office) {
 	o.host.SetStreamHandler(FilesID, func(s network.Stream) {
 		o.x.start(func() {
 			defer context.AfterFunc(ctx, func() { s.Reset() })()
-			err := a.serve(ctx, o, newLink(ctx, s, o.x.limits.of(o.id(), Client)))
+			l := newLink(ctx, s, o.x.limits.of(o.id(), Client))
+			l.patience = sendTimeout
+			err := a.serve(ctx, o, l)
 			if errors.Is(err, errHang) {
 				<-ctx.Done()
 			}
