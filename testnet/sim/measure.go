@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/protocol"
+
 	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -24,7 +26,7 @@ type Cost struct {
 
 // each runs an operation a number of times, one after the other, and counts what
 // the protocols named sent meanwhile.
-func (w *World) each(count int, op func(i int) error, of ...protocolID) (c Cost, err error) {
+func (w *World) each(count int, op func(i int) error, of ...protocol.ID) (c Cost, err error) {
 	before, cpu := w.net.Counts(), processorTime()
 	var took []time.Duration
 	for i := range count {

@@ -1,13 +1,12 @@
+//go:build unix
+
 package sim
 
 import (
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/sys/unix"
 )
-
-type protocolID = protocol.ID
 
 // processorTime is what this process has used so far.
 func processorTime() time.Duration {
