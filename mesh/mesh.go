@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
@@ -46,7 +45,7 @@ type Mesh struct {
 
 	peers   *peerBook
 	relays  *relays
-	puncher *holepunch.Service
+	puncher *puncher
 	hellos  singleflight.Group
 	syncs   singleflight.Group
 	outcast atomic.Bool   // a member said that this node was revoked

@@ -2,8 +2,11 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -14,10 +17,33 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
+// puncher opens direct connections between nodes behind NATs.
+type puncher struct {
+	*holepunch.Service
+	host  host.Host
+	since atomic.Pointer[time.Time] // when the service was first seen at work
+}
+
+// punchSettle is more than the service needs from taking streams to being ready.
+const punchSettle = time.Second
+
+var errNoPublicAddr = errors.New("this node does not know yet how it looks from outside")
+
+// DirectConnect tries to open a direct connection to p. Until the service has seen a
+// public address of this node, its own method would wait for one, and nothing would
+// end that wait: not even closing it. It takes streams from then on.
+func (u *puncher) DirectConnect(p peer.ID) error {
+	now := time.Now()
+	if !slices.Contains(u.host.Mux().Protocols(), holepunch.Protocol) || u.since.CompareAndSwap(nil, &now) || now.Sub(*u.since.Load()) < punchSettle {
+		return errNoPublicAddr
+	}
+	return u.Service.DirectConnect(p)
+}
+
 // newPuncher starts to punch holes into NATs. The host could do so by itself, but
 // it tries once, when a relayed connection begins: too early for a node that does
 // not know yet how it looks from outside, and never again.
-func newPuncher(h host.Host) (*holepunch.Service, error) {
+func newPuncher(h host.Host) (*puncher, error) {
 	inner, ok := h.(interface {
 		IDService() identify.IDService
 		AllAddrs() []ma.Multiaddr
@@ -35,7 +61,7 @@ func newPuncher(h host.Host) (*holepunch.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start punching holes: %w", err)
 	}
-	return s, nil
+	return &puncher{Service: s, host: h}, nil
 }
 
 // punchThrough tries to open a direct connection to p, together with it, until ctx

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"io"
 	"testing"
 
@@ -38,5 +39,16 @@ func TestRelay(t *testing.T) {
 		if p.Peer == b.ID() && p.Way != Relayed {
 			t.Errorf("status says %q", p.Way)
 		}
+	}
+}
+
+// TestNoHoleWithoutAnAddress: a node that nobody ever told how it looks from outside
+// says so at once rather than wait for ever, which would keep it from ending.
+func TestNoHoleWithoutAnAddress(t *testing.T) {
+	a, b := node(t, "a"), node(t, "b")
+	b.join(a)
+	connected(t, a, b)
+	if err := a.puncher.DirectConnect(b.ID()); !errors.Is(err, errNoPublicAddr) {
+		t.Errorf("DirectConnect: %v, want %v", err, errNoPublicAddr)
 	}
 }
