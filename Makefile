@@ -97,7 +97,7 @@ cross: ## static binaries for PLATFORMS, in bin/
 NFPM   ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.1
 GOARCH ?= $(shell $(GO) env GOARCH)
 # A Debian version begins with a digit; git describe without a tag does not.
-DEBVERSION ?= $(shell v='$(VERSION)'; case "$${v\#v}" in [0-9]*.*) echo "$${v\#v}";; *) echo "0.0.0~git.$$v";; esac)
+DEBVERSION ?= $(shell echo '$(VERSION)' | sed -E 's/^v//; /^[0-9]/!s/^/0.0.0~git./')
 
 deb: ## a Debian package, in bin/
 	mkdir -p bin/deb
