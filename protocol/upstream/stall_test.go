@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,9 +80,9 @@ func TestHang(t *testing.T) {
 		for _, kind := range []verify.Kind{verify.Mod, verify.Zip} {
 			t.Run(test.name+"/"+string(kind), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					asked := 0
+					var asked atomic.Int32
 					_, took, err := fetch(t, func(rw http.ResponseWriter, r *http.Request) {
-						asked++
+						asked.Add(1)
 						if test.before != "" {
 							io.WriteString(rw, test.before)
 							http.NewResponseController(rw).Flush()
@@ -91,7 +92,7 @@ func TestHang(t *testing.T) {
 					if protocol.StatusOf(err) != http.StatusGatewayTimeout || !strings.Contains(err.Error(), test.says) {
 						t.Errorf("status %d, %v; want 504, %q", protocol.StatusOf(err), err, test.says)
 					}
-					if asked != 1 || took != test.after {
+					if asked := asked.Load(); asked != 1 || took != test.after {
 						t.Errorf("asked %d times for %v, want once for %v", asked, took, test.after)
 					}
 				})
