@@ -78,7 +78,8 @@ func (n *Node) handler(ctx context.Context, modules http.Handler) http.Handler {
 	})
 }
 
-// serveSites serves what has an address of its own.
+// serveSites serves what has an address of its own, to those clients only that are
+// served modules, too.
 func (n *Node) serveSites(ctx context.Context, g *errgroup.Group) {
 	for _, s := range n.sites {
 		if s.own == nil {
@@ -88,7 +89,7 @@ func (n *Node) serveSites(ctx context.Context, g *errgroup.Group) {
 		mux.Handle(s.prefix, endWith(ctx, s.handler))
 		mux.Handle("GET "+metricsPath, promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
 		mux.Handle("GET /{$}", http.RedirectHandler(s.prefix, http.StatusSeeOther))
-		n.serve(ctx, g, s.own, protocol.NewServer(mux, n.log))
+		n.serve(ctx, g, n.secured(s.own), protocol.NewServer(n.letIn(mux), n.log))
 	}
 }
 
