@@ -39,6 +39,7 @@ type Traffic struct {
 	Peer     Tally     `json:"peer"`
 	Upstream Tally     `json:"upstream"`
 	Failed   uint64    `json:"failed"`
+	Received int64     `json:"received"` // bytes of zips that came from other offices, for copies too
 }
 
 // Tally counts answers with content and their bytes.
@@ -59,6 +60,7 @@ func (t *Traffic) add(o Traffic) {
 	t.Peer.add(o.Peer)
 	t.Upstream.add(o.Upstream)
 	t.Failed += o.Failed
+	t.Received += o.Received
 }
 
 func (t *Tally) add(o Tally) {
@@ -115,8 +117,20 @@ func (a *activity) note(o protocol.Observation) {
 	a.seq++
 	e.Seq = a.seq
 	a.recent[a.seq%recentEvents] = e
-	at(a.short[:], shortStep, e.Time).add(t)
-	at(a.long[:], longStep, e.Time).add(t)
+	a.count(e.Time, t)
+}
+
+// received takes in that so many bytes came from other offices.
+func (a *activity) received(bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.count(a.now().UTC(), Traffic{Received: bytes})
+}
+
+// count adds to the rings. The caller holds mu.
+func (a *activity) count(now time.Time, t Traffic) {
+	at(a.short[:], shortStep, now).add(t)
+	at(a.long[:], longStep, now).add(t)
 }
 
 // at is the place for a time in a ring of steps, emptied if it was for an older one.

@@ -3,10 +3,12 @@ package node_test
 import (
 	"bytes"
 	"io"
+	"slices"
 	"testing"
 
 	"golang.org/x/mod/module"
 
+	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/testnet"
 	"github.com/meshproxy/meshproxy/verify"
@@ -230,12 +232,38 @@ func adversary(t *testing.T, a *around, b behaviour) {
 	if b.named && !log.names(liarName) {
 		t.Errorf("the log does not name the liar:\n%s", log)
 	}
+	told(t, client)
 	honest.Restart()
 	for _, path := range files(t, alone) {
 		a.eventually(client, 200, path)
 		if got := a.want(client, 200, path); got != good[path] {
 			t.Errorf("%s: the client got something else than the honest office has", path)
 		}
+	}
+}
+
+// told checks that an office says what came from others, and that its health names
+// those that lied.
+func told(t *testing.T, o *testnet.Office) {
+	t.Helper()
+	peers, err := o.Node().Peers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	health, err := o.Node().Health(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var received int64
+	for _, p := range peers {
+		received += p.Received
+		named := slices.ContainsFunc(health.Details, func(f node.Finding) bool { return f.Check == "peer "+p.Office })
+		if p.Lies > 0 && !named {
+			t.Errorf("%s lied %d times, health says: %+v", p.Office, p.Lies, health)
+		}
+	}
+	if received == 0 {
+		t.Error("a zip came from another office, and none is said to have sent anything")
 	}
 }
 

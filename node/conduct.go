@@ -7,12 +7,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Peers implements Control. It says of each office how often it lied.
+// Peers implements Control. It says of each office how often it lied, and
+// how much came from it.
 func (n *Node) Peers(ctx context.Context) ([]Peer, error) {
 	list, err := n.keeper.Peers(ctx)
 	for i := range list {
 		if p, err := peer.Decode(list[i].ID); err == nil {
-			list[i].Lies = n.exchange().Lies(p)
+			list[i].Lies, list[i].Received = n.exchange().Lies(p), n.counts.receivedFrom(p)
 		}
 	}
 	return list, err

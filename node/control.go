@@ -140,6 +140,7 @@ type Peer struct {
 	Seen      time.Time     `json:"seen,omitzero"`
 	Expires   time.Time     `json:"expires,omitzero"`
 	Lies      int           `json:"lies,omitempty"` // what it sent that did not check, within a day
+	Received  int64         `json:"received"`       // bytes of zips that came from it since this node started
 }
 
 // Release is one module version as ls shows it.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // maxSources bounds the sources that are counted one by one; the members of a
@@ -20,6 +22,7 @@ type counters struct {
 
 	mu       sync.RWMutex
 	bySource map[string]*tally // guarded by mu; the tallies count by themselves
+	received map[peer.ID]int64 // guarded by mu; bytes of zips by the member that sent them
 }
 
 type tally struct {
@@ -27,7 +30,26 @@ type tally struct {
 	bytes   atomic.Int64
 }
 
-func newCounters() *counters { return &counters{bySource: make(map[string]*tally)} }
+func newCounters() *counters {
+	return &counters{bySource: make(map[string]*tally), received: make(map[peer.ID]int64)}
+}
+
+// receive counts bytes of zips, whether a client waited for them or a copy was made.
+func (c *counters) receive(from map[peer.ID]int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p, n := range from {
+		if _, known := c.received[p]; known || len(c.received) < maxSources {
+			c.received[p] += n
+		}
+	}
+}
+
+func (c *counters) receivedFrom(p peer.ID) int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.received[p]
+}
 
 // add counts one answer of so many bytes.
 func (c *counters) add(source string, bytes int64) {

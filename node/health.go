@@ -29,7 +29,11 @@ func (n *Node) Health(ctx context.Context) (Health, error) {
 	if err != nil {
 		return Health{}, err
 	}
-	return healthOf(st, peersOf(n.mesh), n.History()), nil
+	peers, err := n.Peers(ctx)
+	if err != nil {
+		return Health{}, err
+	}
+	return healthOf(st, peers, n.History()), nil
 }
 
 func healthOf(st *Status, peers []Peer, h History) Health {

@@ -16,6 +16,7 @@ var (
 	conflictsDesc = prometheus.NewDesc("meshproxy_conflicts_total", "Second contents for one file of a module version that were refused.", nil, nil)
 	forksDesc     = prometheus.NewDesc("meshproxy_sumdb_forks_total", "Checksum databases caught with two histories.", nil, nil)
 	rejectedDesc  = prometheus.NewDesc("meshproxy_sumdb_rejected_total", "Answers for checksum databases that did not check.", nil, nil)
+	receivedDesc  = prometheus.NewDesc("meshproxy_peer_received_bytes_total", "Bytes of zips that came from a member.", []string{"peer", "office"}, nil)
 	liesDesc      = prometheus.NewDesc("meshproxy_peer_lies", "Times that a member sent what does not check, within the last day.", []string{"peer", "office"}, nil)
 )
 
@@ -53,7 +54,7 @@ type metrics struct{ n *Node }
 
 // Describe implements prometheus.Collector.
 func (m metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{answersDesc, bytesDesc, errorsDesc, conflictsDesc, forksDesc, rejectedDesc, liesDesc,
+	for _, d := range []*prometheus.Desc{answersDesc, bytesDesc, errorsDesc, conflictsDesc, forksDesc, rejectedDesc, receivedDesc, liesDesc,
 		releasesDesc, zipsDesc, filesDesc, sizeDesc, damagedDesc, readyDesc, buildDesc} {
 		out <- d
 	}
@@ -80,6 +81,7 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		if p == m.n.mesh.ID() {
 			continue
 		}
+		counter(receivedDesc, float64(c.receivedFrom(p)), p.String(), m.n.officeOf(p))
 		lies := float64(m.n.exchange().Lies(p))
 		out <- prometheus.MustNewConstMetric(liesDesc, prometheus.GaugeValue, lies, p.String(), m.n.officeOf(p))
 	}

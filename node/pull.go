@@ -77,10 +77,17 @@ func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer
 		return origin{}, err
 	}
 	n.tell(signed)
+	n.received(stats)
 	from := origin{fromPeer, n.officeOf(most(stats.From, signed.Signer))}
 	n.log.Info("pulled", "file", rec.Name.String(), "from", from.who, "files", stats.Files, "bytes", stats.Bytes,
 		"wasted", stats.Wasted, "peers", len(stats.From), "took", stats.Took)
 	return from, nil
+}
+
+// received counts what a transfer brought.
+func (n *Node) received(stats exchange.PullStats) {
+	n.counts.receive(stats.From)
+	n.activity.received(stats.Bytes)
 }
 
 // most is the peer that sent the most; otherwise nobody had to send anything.

@@ -44,7 +44,7 @@ func drawMap(self string, list []office) officeMap {
 	list = list[:len(list)-m.More]
 	var most int64 = 1
 	for _, o := range list {
-		most = max(most, o.Bytes)
+		most = max(most, o.Received)
 	}
 	for i, o := range list {
 		angle := 2*math.Pi*float64(i)/float64(len(list)) - math.Pi/2
@@ -58,7 +58,7 @@ func drawMap(self string, list []office) officeMap {
 		if p.Y < m.Y-10 {
 			p.LabelY = p.Y - 28
 		}
-		p.Line = 1 + int(math.Round(5*math.Sqrt(float64(o.Bytes)/float64(most))))
+		p.Line = 1 + int(math.Round(5*math.Sqrt(float64(o.Received)/float64(most))))
 		m.Places = append(m.Places, p)
 	}
 	return m

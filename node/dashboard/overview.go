@@ -48,12 +48,8 @@ type overview struct {
 	Events  []node.Event // newest first
 }
 
-// office is another office, and what came from it.
-type office struct {
-	node.Peer
-	Answers uint64
-	Bytes   int64
-}
+// office is another office.
+type office struct{ node.Peer }
 
 // State is the link to it in a word.
 func (o office) State() string {
@@ -88,7 +84,7 @@ func (d *dashboard) look(ctx context.Context) (*overview, error) {
 	}
 	v := &overview{
 		frame:  frame{Page: "overview", Office: st.Office, Program: st.Version, Health: h},
-		Status: st, Offices: offices(st, peers), Events: feed(d.office.Events(0, rememberedEvents)), HitRate: -1,
+		Status: st, Offices: offices(peers), Events: feed(d.office.Events(0, rememberedEvents)), HitRate: -1,
 	}
 	v.Map = drawMap(st.Office, v.Offices)
 	history := d.office.History()
@@ -101,6 +97,7 @@ func (d *dashboard) look(ctx context.Context) (*overview, error) {
 		v.Total.Upstream.Answers += t.Upstream.Answers
 		v.Total.Upstream.Bytes += t.Upstream.Bytes
 		v.Total.Failed += t.Failed
+		v.Total.Received += t.Received
 	}
 	if all := v.Total.Answers(); all > 0 {
 		v.HitRate = int(100 * (v.Total.Store.Answers + v.Total.Peer.Answers) / all)
@@ -121,17 +118,11 @@ func feed(events []node.Event) []node.Event {
 	return list
 }
 
-// offices joins what is known of the other offices with what came from each.
-func offices(st *node.Status, peers []node.Peer) []office {
+// offices are the other offices by name.
+func offices(peers []node.Peer) []office {
 	list := make([]office, 0, len(peers))
 	for _, p := range peers {
-		o := office{Peer: p}
-		for _, s := range st.Served {
-			if s.Source == "peer "+p.Office {
-				o.Answers, o.Bytes = s.Answers, s.Bytes
-			}
-		}
-		list = append(list, o)
+		list = append(list, office{p})
 	}
 	slices.SortFunc(list, func(a, b office) int {
 		return cmp.Or(cmp.Compare(a.Office, b.Office), cmp.Compare(a.ID, b.ID))
