@@ -147,8 +147,8 @@ func readChunks(r io.Reader, left int64) (next func() ([]byte, error)) {
 // Streams that wait in memory until they are checked: the disk is spared a copy of
 // each. What is larger, or comes while so much waits, goes through a file.
 const (
-	maxSpoolFile  = 32 << 20 // bytes of one stream
-	maxSpoolBytes = 96 << 20 // of all together
+	maxSpoolFile  = 16 << 20 // bytes of one stream
+	maxSpoolBytes = 32 << 20 // of all together
 )
 
 // memorySpool keeps a stream of a known size in chunks as they are written.

@@ -141,7 +141,9 @@ func printWelcome(w io.Writer, st *node.Status, ui string) {
 	t.AppendRow([]any{"peer ID", st.PeerID})
 	t.AppendRow([]any{"mesh addresses", strings.Join(st.P2P, "\n")})
 	t.AppendRow([]any{"upstreams", strings.Join(st.Upstreams, ", ")})
-	t.AppendRow([]any{"add an office", "meshproxy invite --data " + st.Data + "   prints a TOKEN; there: meshproxy join TOKEN"})
+	if st.Role == "admin" { // only admins can
+		t.AppendRow([]any{"add an office", "meshproxy invite --data " + st.Data + "   prints a TOKEN; there: meshproxy join TOKEN"})
+	}
 	printTable(w, t)
 	fmt.Fprintln(w)
 }
