@@ -1,0 +1,91 @@
+package store
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestFailingDisk: a disk that answers with an input or output error, from some call
+// on, costs nothing that was acknowledged, whichever call it is. The errors are put
+// in by strace, between a process that works on a store and the kernel.
+func TestFailingDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed")
+	}
+	if out, err := exec.Command(strace, "-f", "-e", "trace=none", "true").CombinedOutput(); err != nil {
+		t.Skipf("strace may not trace here: %v: %s", err, out)
+	}
+	// Not among them is the sync of Badger's MANIFEST: when that fails, Badger
+	// deletes a table that it has named there, and the next Open refuses.
+	cases := map[string]fault{
+		"a log is synced":           {call: "msync", from: "20+"},
+		"a directory is synced":     {call: "fsync", from: "3+", only: "badger"},
+		"a log or table is resized": {call: "ftruncate", from: "5+"},
+		"a file is opened":          {call: "openat", from: "40+"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			want := make(map[string]bool)
+			failed := failAfter(t, strace, c, dir, want)
+			t.Logf("%d writes were acknowledged; then: %q", len(want), failed)
+			checkCrashed(t, dir, want)
+		})
+	}
+}
+
+// fault is a call that fails with EIO from its so many-th in each thread on.
+type fault struct {
+	call, from string
+	only       string // on this file or directory of the store
+}
+
+// failAfter runs the child of TestCrash, in which calls fail, until it gives up or has worked for long enough. It
+// returns why it gave up, which is for Badger to say: what it can do again, it may.
+func failAfter(t *testing.T, strace string, f fault, dir string, want map[string]bool) (failed string) {
+	t.Helper()
+	trace := filepath.Join(t.TempDir(), "trace")
+	args := []string{"-f", "-qq", "-o", trace, "-e", "trace=" + f.call, "-e", "inject=" + f.call + ":error=EIO:when=" + f.from}
+	if f.only != "" {
+		args = append(args, "-P", filepath.Join(dir, f.only))
+	}
+	cmd := exec.Command(strace, append(args, os.Args[0], "-test.run=^TestCrashChild$")...)
+	cmd.Env = append(os.Environ(), crashEnv+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	defer end.Stop()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		what, rest, _ := strings.Cut(lines.Text(), " ")
+		switch what {
+		case "record", "zip":
+			want[lines.Text()] = true
+		case "dropping":
+			delete(want, "zip "+rest)
+		case "fatal":
+			failed = rest
+		}
+	}
+	_ = cmd.Wait() // it failed or was killed
+	if calls, err := os.ReadFile(trace); err != nil || !strings.Contains(string(calls), "INJECTED") {
+		t.Errorf("no call of %s failed: %v", f.call, err)
+	}
+	return failed
+}
