@@ -25,11 +25,10 @@ func TestFailingDisk(t *testing.T) {
 	if out, err := exec.Command(strace, "-f", "-e", "trace=none", "true").CombinedOutput(); err != nil {
 		t.Skipf("strace may not trace here: %v: %s", err, out)
 	}
-	// Not among them is the sync of Badger's MANIFEST: when that fails, Badger
-	// deletes a table that it has named there, and the next Open refuses.
 	cases := map[string]fault{
 		"a log is synced":           {call: "msync", from: "20+"},
 		"a directory is synced":     {call: "fsync", from: "3+", only: "badger"},
+		"the MANIFEST is synced":    {call: "fsync", from: "2+", only: "badger/MANIFEST"},
 		"a log or table is resized": {call: "ftruncate", from: "5+"},
 		"a file is opened":          {call: "openat", from: "40+"},
 	}
@@ -69,12 +68,14 @@ func failAfter(t *testing.T, strace string, f fault, dir string, want map[string
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	end := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	end := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer end.Stop()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		what, rest, _ := strings.Cut(lines.Text(), " ")
 		switch what {
+		case "open":
+			end.Reset(10 * time.Second)
 		case "record", "zip":
 			want[lines.Text()] = true
 		case "dropping":

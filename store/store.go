@@ -179,6 +179,13 @@ func (s *Store) start() (err error) {
 	if err := tidy(s.data); err != nil {
 		return err
 	}
+	mended, err := mendManifest(s.data, s.o.Logger)
+	if err != nil {
+		return err
+	}
+	if mended {
+		s.needsRepair("changes of tables were taken back")
+	}
 	o := badgerOptions(s.data, s.o)
 	if err := spareNewestLog(s.data, o); err != nil {
 		return err
