@@ -3,6 +3,8 @@
 
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# gotestsum runs go test, and says at the end what was skipped and why
+GOTESTSUM   ?= gotest.tools/gotestsum@v1.13.0
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Packages built or tested at once: the tests bring up whole offices, so more
 # than two at a time only make each other wait.
@@ -47,11 +49,11 @@ vet:
 lint:
 	$(GO) run $(STATICCHECK) ./...
 
-race: ## every test, under the race detector
+race: ## every test, under the race detector; names what was skipped and why
 ifeq ($(CC_FOUND),)
 	@echo "note: no C compiler found: the tests run without the race detector"
 endif
-	$(RACE_ENV) $(GO) test $(RACE) -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+	$(RACE_ENV) $(GO) run $(GOTESTSUM) --format pkgname -- $(RACE) -p $(PARALLEL) -timeout $(TIMEOUT) ./...
 
 unit: ## every test but the slow ones, without the race detector
 	$(GO) test -short -p $(PARALLEL) -timeout $(TIMEOUT) ./...

@@ -14,7 +14,7 @@ const catPolicy = "What may be used"
 
 // policyFlags are those of what an office allows.
 func policyFlags() []cli.Flag {
-	return []cli.Flag{
+	return append(hookFlags(), []cli.Flag{
 		&cli.StringFlag{
 			Name: "filter-file", EnvVars: env("filter-file"), TakesFile: true, Category: catPolicy,
 			Usage: "include and exclude modules as this `FILE` says, in Athens' format; it is read again when it changes",
@@ -35,6 +35,28 @@ func policyFlags() []cli.Flag {
 			Name: "osv-ignore", EnvVars: env("osv-ignore"), Category: catPolicy,
 			Usage: "let through what only this vulnerability is known of, by its `ID`",
 		},
+		&cli.StringFlag{
+			Name: "download-mode", EnvVars: env("download-mode"), Value: string(policy.Sync), Category: catPolicy,
+			Usage: "get what is not held in this `MODE`: sync, async, none, redirect or async_redirect",
+		},
+		&cli.BoolFlag{
+			Name: "cached-from-mesh", EnvVars: env("cached-from-mesh"), Category: catPolicy,
+			Usage: "answer /cached-only, and requests with Disable-Module-Fetch, from what other offices hold too",
+		},
+		&cli.StringFlag{
+			Name: "redirect-to", EnvVars: env("redirect-to"), DefaultText: "the first proxy of --upstream", Category: catPolicy,
+			Usage: "send clients to the proxy at `URL` for modules that are not kept here",
+		},
+		&cli.StringFlag{
+			Name: "share", EnvVars: env("share"), Value: string(policy.ShareAll), Category: catPolicy,
+			Usage: "let other offices have `WHICH` modules: all, public (those that a checksum database covers) or none",
+		},
+	}...)
+}
+
+// hookFlags are those of whom an office asks before it keeps anything.
+func hookFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "hook", EnvVars: env("hook"), Category: catPolicy,
 			Usage: "ask this `URL` before anything new is kept: 200 allows, 403 refuses (Athens' validator hook)",
@@ -58,22 +80,6 @@ func policyFlags() []cli.Flag {
 		&cli.BoolFlag{
 			Name: "hook-fail-open", EnvVars: env("hook-fail-open"), Category: catPolicy,
 			Usage: "let through what no hook could judge",
-		},
-		&cli.StringFlag{
-			Name: "download-mode", EnvVars: env("download-mode"), Value: string(policy.Sync), Category: catPolicy,
-			Usage: "get what is not held in this `MODE`: sync, async, none, redirect or async_redirect",
-		},
-		&cli.BoolFlag{
-			Name: "cached-from-mesh", EnvVars: env("cached-from-mesh"), Category: catPolicy,
-			Usage: "answer /cached-only, and requests with Disable-Module-Fetch, from what other offices hold too",
-		},
-		&cli.StringFlag{
-			Name: "redirect-to", EnvVars: env("redirect-to"), DefaultText: "the first proxy of --upstream", Category: catPolicy,
-			Usage: "send clients to the proxy at `URL` for modules that are not kept here",
-		},
-		&cli.StringFlag{
-			Name: "share", EnvVars: env("share"), Value: string(policy.ShareAll), Category: catPolicy,
-			Usage: "let other offices have `WHICH` modules: all, public (those that a checksum database covers) or none",
 		},
 	}
 }

@@ -40,23 +40,13 @@ type wanScene struct {
 
 func newWANScene(t *testing.T, usual wan.Path) *wanScene {
 	t.Helper()
-	n, err := wan.New(1)
-	if errors.Is(err, wan.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	n := wan.NewForTest(t)
 	n.SetUsual(usual)
 	s := &wanScene{scene: newScene(t), net: n}
 	s.internet = s.attach("internet", wan.Setup{})
 	s.upstream.Stop() // that of loopback
 	at := netip.AddrPortFrom(s.internet.IPv4(), 8080).String()
+	var err error
 	if s.upstream, err = outside.NewServerAt(outside.Proxy(s.world, s.db), at, s.internet.Listen); err != nil {
 		t.Fatal(err)
 	}
