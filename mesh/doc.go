@@ -33,7 +33,8 @@
 //	sync/1    members only. syncOpen with the sum of the roster; syncHave with
 //	          the IDs that the other has, or nothing if the sums agree;
 //	          syncGive with what it lacks and what is wanted; syncGive. The
-//	          first two also say where the sender and others are.
+//	          first two also say where the sender and others are, and how many
+//	          zips the sender announces.
 //	ping/1    members only. libp2p's ping under this name.
 //	kad/1.0.0 members only. The DHT of kad-dht, for providers of root CIDs.
 //

@@ -46,6 +46,7 @@ type Mesh struct {
 	peers   *peerBook
 	relays  *relays
 	puncher *puncher
+	holds   holds
 	hellos  singleflight.Group
 	syncs   singleflight.Group
 	outcast atomic.Bool   // a member said that this node was revoked

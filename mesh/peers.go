@@ -40,6 +40,8 @@ type peerBook struct {
 	mu    sync.Mutex // guards all below
 	known map[peer.ID]*contact
 	dirty bool
+	// toldUpTo is the member, in the order of IDs, up to which hints has gone round.
+	toldUpTo peer.ID
 }
 
 type contact struct {
@@ -50,6 +52,8 @@ type contact struct {
 	next    time.Time      // no dial before
 	dialing bool
 	rtt     time.Duration
+	moved   time.Time // when what was seen to be right last changed
+	zips    *uint32   // that it announces, as it said last
 }
 
 type peersState struct {
@@ -109,6 +113,9 @@ func (c *contact) prefer(addrs []ma.Multiaddr) {
 	c.addrs = nil
 	c.add(addrs)
 	c.good = len(c.addrs)
+	if slices.ContainsFunc(c.addrs, func(a ma.Multiaddr) bool { return !slices.ContainsFunc(old, a.Equal) }) {
+		c.moved = time.Now()
+	}
 	c.add(old)
 }
 
@@ -221,16 +228,37 @@ func fewer(addrs []ma.Multiaddr) []ma.Multiaddr {
 	})
 }
 
-// hints is what this node tells about members, those in touch first.
-func (b *peerBook) hints() []member.Hint {
-	var out []member.Hint
-	for _, p := range b.m.Connected() {
-		if h, ok := b.hint(p); ok {
-			out = append(out, h)
+// hints is what this node tells about members in touch.
+func (b *peerBook) hints() []member.Hint { return b.hintsOf(b.m.Connected()) }
+
+// hintsOf picks from members in touch. One half of the hints are of those that moved
+// last, which is news to most; the other half goes on where the last exchange
+// stopped, so that a few exchanges tell of everybody.
+func (b *peerBook) hintsOf(touch []peer.ID) []member.Hint {
+	touch = slices.Sorted(slices.Values(touch))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known := slices.DeleteFunc(touch, func(p peer.ID) bool { return b.known[p] == nil || len(b.known[p].addrs) == 0 })
+	chosen := slices.SortedStableFunc(slices.Values(known), func(p, q peer.ID) int { return b.known[q].moved.Compare(b.known[p].moved) })
+	chosen = chosen[:min(len(chosen), maxHints/2)]
+	next, _ := slices.BinarySearch(known, b.toldUpTo+"\x00")
+	for i := range known {
+		p := known[(next+i)%len(known)]
+		if len(chosen) == maxHints {
+			break
+		}
+		b.toldUpTo = p
+		if !slices.Contains(chosen, p) {
+			chosen = append(chosen, p)
 		}
 	}
-	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-	return out[:min(len(out), maxHints)]
+	var out []member.Hint
+	for _, p := range chosen {
+		if k, err := member.KeyOf(p); err == nil {
+			out = append(out, hintOf(k, b.known[p].addrs))
+		}
+	}
+	return out
 }
 
 func (b *peerBook) hint(p peer.ID) (member.Hint, bool) {

@@ -47,6 +47,9 @@ type PeerStatus struct {
 	RTT      time.Duration // 0 if it was not measured
 	LastSeen time.Time     // zero: never since this node knows of it
 	Expires  time.Time     // of its credential
+	// Zips is how many zips it said last that it announces to every member: not those
+	// that only some may know of. Nil: it has not said.
+	Zips *uint32
 	// Overused names the other nodes that joined by the same invitation, which
 	// was for fewer: someone used it on both sides of a partition.
 	Overused []peer.ID
@@ -86,13 +89,13 @@ func (m *Mesh) Peers() []PeerStatus {
 
 func (m *Mesh) connection(s *PeerStatus) {
 	if s.Self {
-		s.LastSeen = time.Now()
+		s.LastSeen, s.Zips = time.Now(), m.holds.count()
 		return
 	}
 	addrs := m.peers.addrs(s.Peer)
 	m.peers.mu.Lock()
 	if k := m.peers.known[s.Peer]; k != nil {
-		s.LastSeen, s.RTT = k.seen, k.rtt
+		s.LastSeen, s.RTT, s.Zips = k.seen, k.rtt, k.zips
 	}
 	m.peers.mu.Unlock()
 	if len(addrs) > 0 {

@@ -59,14 +59,15 @@ func (m *Mesh) syncOnce(ctx context.Context, p peer.ID) (again bool, err error) 
 	m.mu.Lock()
 	sum := m.roster.Sum()
 	m.mu.Unlock()
-	if err := w.send(syncOpen{sum, m.peers.news()}); err != nil {
+	if err := w.send(syncOpen{sum, m.peers.news(), m.holds.count()}); err != nil {
 		return false, err
 	}
 	var have syncHave
 	if err := w.receive(maxSyncHave, &have); err != nil {
 		return false, err
 	}
-	m.peers.hear(have.Hints)
+	m.peers.hear(have.Hints[:min(len(have.Hints), heardHints)])
+	m.peers.toldZips(p, have.Zips)
 	if have.Same {
 		return false, nil
 	}
@@ -107,9 +108,10 @@ func (m *Mesh) answerSync(w *wire, p peer.ID) error {
 	if err := w.receive(maxSyncHave, &open); err != nil {
 		return err
 	}
-	m.peers.hear(open.Hints)
+	m.peers.hear(open.Hints[:min(len(open.Hints), heardHints)])
+	m.peers.toldZips(p, open.Zips)
 	m.mu.Lock()
-	have := syncHave{Same: m.roster.Sum() == open.Sum}
+	have := syncHave{Same: m.roster.Sum() == open.Sum, Zips: m.holds.count()}
 	if !have.Same {
 		have.IDs = m.roster.IDs()
 	}
@@ -180,6 +182,9 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pause):
+			if m.holds.news() {
+				fanout = gossipFanout
+			}
 		case <-m.changed:
 			fanout = gossipFanout
 			select {

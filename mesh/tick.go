@@ -29,6 +29,7 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 			renewed = now
 			m.warnOverused(overused)
 			m.renew(now)
+			m.countZips(ctx)
 		}
 		if now.Sub(pinged) >= pingEvery {
 			pinged = now

@@ -30,7 +30,8 @@ const (
 
 // Addresses of members that are told along with statements.
 const (
-	maxHints     = 512 // members in one message
+	maxHints     = 32  // members in one message that are told, see peerBook.hints
+	heardHints   = 512 // members in one message that are taken
 	maxHintAddrs = 8   // addresses of one member
 	maxHintAddr  = 256 // bytes of one multiaddr
 )
@@ -128,12 +129,14 @@ type joinWelcome struct {
 type syncOpen struct {
 	Sum   member.ID     `cbor:"1,keyasint"`
 	Hints []member.Hint `cbor:"2,keyasint,omitempty"`
+	Zips  *uint32       `cbor:"3,keyasint,omitempty"` // that the sender announces
 }
 
 type syncHave struct {
 	IDs   []member.ID   `cbor:"1,keyasint,omitempty"`
 	Same  bool          `cbor:"2,keyasint,omitempty"`
 	Hints []member.Hint `cbor:"3,keyasint,omitempty"`
+	Zips  *uint32       `cbor:"4,keyasint,omitempty"` // that the sender announces
 }
 
 type syncGive struct {

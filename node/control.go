@@ -141,6 +141,9 @@ type Peer struct {
 	Expires   time.Time     `json:"expires,omitzero"`
 	Lies      int           `json:"lies,omitempty"` // what it sent that did not check, within a day
 	Received  int64         `json:"received"`       // bytes of zips that came from it since this node started
+	// Zips is how many zips it said last that it holds, those left out that not every
+	// member may know of. Nil: it has not said.
+	Zips *uint32 `json:"zips,omitempty"`
 }
 
 // Release is one module version as ls shows it.

@@ -73,7 +73,7 @@ func (n *Node) openMesh(context.Context) error {
 		Host: n.mesh.Host(), Members: members{n.mesh}, Backend: peerSide{n}, Routing: n.mesh,
 		Share: n.shares,
 		Up:    n.cfg.Sharing.Up, Down: n.cfg.Sharing.Down,
-		CutOff: n.cutOff, Log: n.log, Metrics: n.registry,
+		CutOff: n.cutOff, Log: n.log, Metrics: n.registry, Tracer: n.tracer(),
 	})
 	n.peers.Store(x)
 	n.registry.MustRegister(metrics{n})
@@ -219,7 +219,7 @@ func peersOf(m *mesh.Mesh) []Peer {
 		}
 		list = append(list, Peer{
 			ID: p.Peer.String(), Office: p.Office, Role: p.Role.String(), Connected: p.Way != mesh.Away, How: string(p.Way),
-			RTT: p.RTT, Addr: p.Addr, Seen: p.LastSeen, Expires: p.Expires,
+			RTT: p.RTT, Addr: p.Addr, Seen: p.LastSeen, Expires: p.Expires, Zips: p.Zips,
 		})
 	}
 	return list

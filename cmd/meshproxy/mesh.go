@@ -59,7 +59,10 @@ func peersCommand() *cli.Command {
 	return showCommand(&cli.Command{
 		Name:  "peers",
 		Usage: "list the other offices",
-		Description: `Examples:
+		Description: `The number of zips is what the office said last that it holds, but for those that
+not every member may have.
+
+Examples:
 
    meshproxy peers
    meshproxy peers --json`,
@@ -74,7 +77,7 @@ func printPeers(c *cli.Context, peers []node.Peer) error {
 		_, err := fmt.Fprintln(c.App.Writer, "No other office yet. To add one: meshproxy invite")
 		return err
 	}
-	t := newTable(c.App.Writer, "office", "role", "state", "rtt", "seen", "peer ID", "address")
+	t := newTable(c.App.Writer, "office", "role", "state", "rtt", "zips", "seen", "member until", "peer ID", "address")
 	for _, p := range peers {
 		state := "away"
 		if p.Connected {
@@ -90,7 +93,11 @@ func printPeers(c *cli.Context, peers []node.Peer) error {
 		if p.RTT > 0 {
 			rtt = p.RTT.Round(100 * time.Microsecond).String()
 		}
-		t.AppendRow([]any{p.Office, p.Role, state, rtt, agoText(p.Seen), p.ID, p.Addr})
+		zips := ""
+		if p.Zips != nil {
+			zips = fmt.Sprint(*p.Zips)
+		}
+		t.AppendRow([]any{p.Office, p.Role, state, rtt, zips, agoText(p.Seen), p.Expires.Local().Format(time.DateOnly), p.ID, p.Addr})
 	}
 	return printTable(c.App.Writer, t)
 }

@@ -62,6 +62,14 @@ func (o office) State() string {
 	return o.How
 }
 
+// Holds is how many zips it says that it has.
+func (o office) Holds() string {
+	if o.Zips == nil {
+		return "–"
+	}
+	return commas(int64(*o.Zips))
+}
+
 // look sees what the office is like. Those who ask within the same moment get the
 // same answer.
 func (d *dashboard) look(ctx context.Context) (*overview, error) {
