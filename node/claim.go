@@ -32,7 +32,7 @@ func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) 
 	x := n.exchange()
 	var failed []peer.ID // holders that did not give it
 	for range maxClaims {
-		claim, err := x.Claim(ctx, name, failed...)
+		claim, err := n.claim(ctx, name.String(), func(ctx context.Context) (*exchange.Claim, error) { return x.Claim(ctx, name, failed...) })
 		if err != nil {
 			return origin{}, err
 		}
@@ -122,7 +122,9 @@ func (n *Node) shared(ctx context.Context, key string, refresh func(context.Cont
 	if n.isOff() {
 		return n.sharedOnly(ctx, key)
 	}
-	claim, err := n.exchange().ClaimAnswer(ctx, key, n.freshness())
+	claim, err := n.claim(ctx, key, func(ctx context.Context) (*exchange.Claim, error) {
+		return n.exchange().ClaimAnswer(ctx, key, n.freshness())
+	})
 	if err != nil {
 		return mutable{}, err
 	}

@@ -17,13 +17,15 @@ import (
 
 // fetch gets a file from the upstreams and admits it, and whatever came with it.
 func (n *Node) fetch(ctx context.Context, name verify.Name) (origin, *verify.Signed, error) {
-	f, err := n.fetchChecked(ctx, name)
+	f, err := n.fetchTraced(ctx, name)
 	n.requests.fetched(name.Kind, err)
 	if err != nil {
 		return origin{}, nil, err
 	}
 	defer f.Close()
-	signed, err := n.admit(ctx, f)
+	admitting, span := n.part(ctx, "admit", name.String())
+	signed, err := n.admit(admitting, f)
+	ended(span, err)
 	if err != nil {
 		return origin{}, nil, err
 	}

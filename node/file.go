@@ -115,6 +115,8 @@ func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(*trans
 	}
 	e := errand{Node: n, name: name, publish: publish}
 	defer func() { e.land(err) }()
+	ctx, span := n.part(ctx, "obtain", name.String())
+	defer func() { sourced(span, from, err) }()
 	start := time.Now()
 	from, err = e.fromMesh(ctx)
 	if err != nil {

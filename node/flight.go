@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/meshproxy/meshproxy/protocol"
 )
 
@@ -36,8 +38,9 @@ type flights[T any] struct {
 }
 
 type flight[T any] struct {
-	early chan any      // holds what the work published before its end, if it did
-	done  chan struct{} // closed when value and err are set
+	of    trace.SpanContext // of the request that started the work
+	early chan any          // holds what the work published before its end, if it did
+	done  chan struct{}     // closed when value and err are set
 	value T
 	err   error
 }
@@ -67,14 +70,15 @@ func (f *flights[T]) do(ctx context.Context, key string, limit time.Duration, wo
 // when the work has published that, or has ended. early is nil in the latter case.
 func (f *flights[T]) first(ctx context.Context, key string, limit time.Duration, work work[T]) (early any, value T, err error) {
 	// What goes along of the request that starts the work: what its upstream must
-	// be told, and its name for the log.
-	hops, id := protocol.Hops(ctx), protocol.RequestID(ctx)
-	fl, err := f.join(key, limit, func(ctx context.Context, publish func(any)) (T, error) {
-		return work(protocol.WithRequestID(protocol.WithHops(ctx, hops), id), publish)
+	// be told, its name for the log, and its trace.
+	hops, id, of := protocol.Hops(ctx), protocol.RequestID(ctx), trace.SpanContextFromContext(ctx)
+	fl, err := f.join(key, limit, of, func(ctx context.Context, publish func(any)) (T, error) {
+		return work(inTrace(protocol.WithRequestID(protocol.WithHops(ctx, hops), id), of), publish)
 	})
 	if err != nil {
 		return nil, value, err
 	}
+	linked(ctx, fl.of)
 	select {
 	case <-fl.done:
 		return nil, fl.value, fl.err
@@ -95,7 +99,7 @@ func (f *flights[T]) first(ctx context.Context, key string, limit time.Duration,
 type work[T any] func(ctx context.Context, publish func(early any)) (T, error)
 
 // join returns the flight for key, starting one if none is under way.
-func (f *flights[T]) join(key string, limit time.Duration, work work[T]) (*flight[T], error) {
+func (f *flights[T]) join(key string, limit time.Duration, of trace.SpanContext, work work[T]) (*flight[T], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -110,7 +114,7 @@ func (f *flights[T]) join(key string, limit time.Duration, work work[T]) (*fligh
 		}
 		delete(f.failed, key)
 	}
-	fl := &flight[T]{done: make(chan struct{}), early: make(chan any, 1)}
+	fl := &flight[T]{of: of, done: make(chan struct{}), early: make(chan any, 1)}
 	f.flying[key] = fl
 	f.running.Go(func() { f.fly(key, fl, limit, work) })
 	return fl, nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/node/policy"
@@ -168,9 +169,9 @@ func (g guard) elsewhere(ctx context.Context, name verify.Name, d policy.Downloa
 
 // fetchLater starts the work for a file, which nobody waits for.
 func (g guard) fetchLater(ctx context.Context, name verify.Name) error {
-	hops := protocol.Hops(ctx)
-	_, err := g.arrivals.join(flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context, _ func(any)) (origin, error) {
-		return g.obtain(protocol.WithHops(ctx, hops), name, nil)
+	hops, of := protocol.Hops(ctx), trace.SpanContextFromContext(ctx)
+	_, err := g.arrivals.join(flightKey(ctx, name.String()), limitOf(name.Kind), of, func(ctx context.Context, _ func(any)) (origin, error) {
+		return g.obtain(inTrace(protocol.WithHops(ctx, hops), of), name, nil)
 	})
 	return err
 }

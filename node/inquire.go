@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/mod/module"
 	"golang.org/x/sync/errgroup"
 
@@ -27,7 +28,7 @@ const (
 
 // inquiries asks the other offices about many files at once.
 type inquiries struct {
-	ask func(context.Context, []verify.Name) (*exchange.Reply, error)
+	ask func(context.Context, []verify.Name, []trace.SpanContext) (*exchange.Reply, error)
 	// related is told of go.mod files that those found require.
 	related func(context.Context, []module.Version)
 
@@ -43,19 +44,20 @@ type inquiries struct {
 // inquiry is one caller's question about files of one module version.
 type inquiry struct {
 	names []verify.Name
-	done  chan struct{} // closed when found, related and err are set
+	trace trace.SpanContext // that it belongs to, if it is valid
+	done  chan struct{}     // closed when found, related and err are set
 	found []exchange.Found
 	err   error
 }
 
-func newInquiries(ask func(context.Context, []verify.Name) (*exchange.Reply, error), related func(context.Context, []module.Version)) *inquiries {
+func newInquiries(ask func(context.Context, []verify.Name, []trace.SpanContext) (*exchange.Reply, error), related func(context.Context, []module.Version)) *inquiries {
 	life, end := context.WithCancel(context.Background())
 	return &inquiries{ask: ask, related: related, life: life, end: end}
 }
 
 // about asks about files, in the company of whoever else asks now.
 func (q *inquiries) about(ctx context.Context, names []verify.Name) ([]exchange.Found, error) {
-	in := &inquiry{names: names, done: make(chan struct{})}
+	in := &inquiry{names: names, trace: trace.SpanContextFromContext(ctx), done: make(chan struct{})}
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
@@ -82,7 +84,7 @@ func (q *inquiries) work() {
 		if len(batch) == 0 {
 			return
 		}
-		reply, err := q.askAll(names)
+		reply, err := q.askAll(batch, names)
 		at := make(map[verify.Name]exchange.Found)
 		if err == nil {
 			if len(reply.Related) > 0 {
@@ -108,10 +110,16 @@ func (q *inquiries) follow(mods []module.Version) {
 	q.related(ctx, mods)
 }
 
-func (q *inquiries) askAll(names []verify.Name) (reply *exchange.Reply, err error) {
+func (q *inquiries) askAll(batch []*inquiry, names []verify.Name) (reply *exchange.Reply, err error) {
 	ctx, cancel := context.WithTimeout(q.life, inquiryLimit)
 	defer cancel()
-	return guarded(ctx, func(ctx context.Context) (*exchange.Reply, error) { return q.ask(ctx, names) })
+	var traces []trace.SpanContext
+	for _, in := range batch {
+		if in.trace.IsValid() {
+			traces = append(traces, in.trace)
+		}
+	}
+	return guarded(ctx, func(ctx context.Context) (*exchange.Reply, error) { return q.ask(ctx, names, traces) })
 }
 
 // next takes as many questions off the queue as fit one batch, with the distinct
@@ -287,8 +295,11 @@ func (n *Node) meshText(err error) string {
 	return fmt.Sprintf("%d of %d other offices are connected: %s", reached, known, err)
 }
 
-// askMesh puts one batch to the mesh.
-func (n *Node) askMesh(ctx context.Context, names []verify.Name) (*exchange.Reply, error) {
+// askMesh puts one batch to the mesh, as a part of the traces that wait for it.
+func (n *Node) askMesh(ctx context.Context, names []verify.Name, traces []trace.SpanContext) (*exchange.Reply, error) {
+	ctx, span := n.asking(ctx, names, traces)
 	mods := slices.ContainsFunc(names, func(name verify.Name) bool { return name.Kind == verify.Mod })
-	return n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods, Patient: n.isOff()})
+	reply, err := n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods, Patient: n.isOff()})
+	ended(span, err)
+	return reply, err
 }

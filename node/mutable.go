@@ -92,7 +92,9 @@ func (n *Node) known(key string) (mutable, error) {
 
 // refreshed gets a fresh answer and keeps it.
 func (n *Node) refreshed(ctx context.Context, key string, refresh func(context.Context) (mutable, error)) (mutable, error) {
-	m, err := n.shared(ctx, key, refresh)
+	ctx, span := n.part(ctx, "refresh", key)
+	m, err := n.shared(ctx, key, n.refreshTraced(key, refresh))
+	sourced(span, m.from, err)
 	if err != nil {
 		n.log.Info("not refreshed", "what", key, "err", err)
 		n.catchUp(ctx, key)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/mesh"
@@ -57,6 +58,7 @@ type Config struct {
 	Reach   Reach         // how other offices get here, where addresses alone do not say
 	Version string        // of this program, for status
 	Log     *slog.Logger  // default: none
+	Tracer  trace.Tracer  // of requests, and of what is done for other offices' requests; default: none
 }
 
 // DefaultScrubRate reads a terabyte in three days, and leaves a disk to others.
@@ -305,7 +307,7 @@ func (n *Node) Run(ctx context.Context) error {
 		defer stop()
 		return n.drain(ctx, background)
 	})
-	modules := protocol.NewHandler(guard{n}, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log, Observe: n.observe})
+	modules := protocol.NewHandler(guard{n}, protocol.HandlerOptions{Self: n.hopID(), MaxAge: n.cfg.Refresh, Log: n.log, Observe: n.observe, Tracer: n.tracer()})
 	n.serve(answering, g, n.secured(n.http), protocol.NewServer(n.letIn(n.handler(answering, modules)), n.log))
 	n.serveSites(answering, g)
 	control := controlHandler(n)

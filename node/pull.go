@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/store"
@@ -47,8 +48,10 @@ func (n *errand) depart(signed *verify.Signed, holders []peer.ID, staged *store.
 
 // pull brings the files of a zip, whose record was admitted, from other offices
 // into the store. What has arrived stays there even when the rest fails.
-func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (origin, error) {
+func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (from origin, err error) {
 	rec := &signed.Record
+	ctx, span := n.part(ctx, "pull", rec.Name.String())
+	defer func() { sourced(span, from, err) }()
 	var staged *store.Staged
 	t, err := n.exchange().Begin(ctx, exchange.PullRequest{
 		Module: rec.Name.Module, Root: rec.Digest, Holders: holders, Size: rec.Size, Class: n.class,
@@ -78,7 +81,9 @@ func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer
 	}
 	n.tell(signed)
 	n.received(stats)
-	from := origin{fromPeer, n.officeOf(most(stats.From, signed.Signer))}
+	span.SetAttributes(attribute.Int("meshproxy.files", stats.Files), attribute.Int64("meshproxy.bytes", stats.Bytes),
+		attribute.Int64("meshproxy.wasted", stats.Wasted), attribute.Int("meshproxy.peers", len(stats.From)))
+	from = origin{fromPeer, n.officeOf(most(stats.From, signed.Signer))}
 	n.log.Info("pulled", "file", rec.Name.String(), "from", from.who, "files", stats.Files, "bytes", stats.Bytes,
 		"wasted", stats.Wasted, "peers", len(stats.From), "took", stats.Took)
 	return from, nil

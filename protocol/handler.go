@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"strconv"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Defaults of HandlerOptions.
@@ -23,6 +25,9 @@ type HandlerOptions struct {
 	Log    *slog.Logger  // 5xx answers and answers cut off; nil: none
 	// Observe, if set, is told of every request once it has been answered.
 	Observe func(Observation)
+	// Tracer, if set, makes a span of every request, in the client's trace if it sent
+	// a traceparent. The backend's context belongs to that span.
+	Tracer trace.Tracer
 }
 
 // Observation describes an answered request, for metrics.
@@ -66,10 +71,14 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	rw.Header()[requestIDs] = []string{w.id}
 	var req Request
 	var source, from string
-	if h.o.Observe != nil {
+	observe := h.o.Observe
+	if h.o.Tracer != nil {
+		r, observe = h.traced(r)
+	}
+	if observe != nil {
 		start := time.Now()
 		defer func() {
-			h.o.Observe(Observation{Request: req, Status: w.status, Bytes: w.written, Source: source, From: from, ID: w.id, Err: w.told, Duration: time.Since(start), Cut: w.cut})
+			observe(Observation{Request: req, Status: w.status, Bytes: w.written, Source: source, From: from, ID: w.id, Err: w.told, Duration: time.Since(start), Cut: w.cut})
 		}()
 	}
 	defer h.rescue(w, r)

@@ -107,7 +107,7 @@ func serveFlags(more ...cli.Flag) []cli.Flag {
 			Usage: "`FORMAT`: text or json",
 		},
 	}
-	return append(append(append(atFlags(flags...), append(reachFlags(), uiFlags()...)...), append(append(sharingFlags(), policyFlags()...), clientFlags()...)...), more...)
+	return append(append(append(atFlags(flags...), append(append(reachFlags(), uiFlags()...), tracingFlags()...)...), append(append(sharingFlags(), policyFlags()...), clientFlags()...)...), more...)
 }
 
 // defaultData is the directory in which this system keeps an application's data

@@ -94,15 +94,18 @@ func serve(c *cli.Context, token string) error {
 	if cfg.Listener, err = inheritedListener(); err != nil {
 		return err
 	}
+	stopTracing, err := startTracing(c, &cfg)
+	if err != nil {
+		return err
+	}
 	n, err := node.New(c.Context, cfg)
 	if err != nil {
-		return asMisuse(err)
+		return errors.Join(asMisuse(err), stopTracing())
 	}
-	if err := mountUI(c, n, cfg); err != nil {
-		return errors.Join(err, n.Close())
+	if err = mountUI(c, n, cfg); err == nil {
+		err = runNode(c, n, cfg, token)
 	}
-	err = runNode(c, n, cfg, token)
-	return errors.Join(err, n.Close())
+	return errors.Join(err, n.Close(), stopTracing())
 }
 
 func runNode(c *cli.Context, n *node.Node, cfg node.Config, token string) error {

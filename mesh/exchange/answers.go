@@ -98,7 +98,7 @@ func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string, resort 
 		return nil, err
 	}
 	defer func() { stop(err) }()
-	if err := l.send(&answersRequest{Keys: []string{key}}, maxRequest); err != nil {
+	if err := l.send(&answersRequest{Keys: []string{key}, Trace: l.traceparent()}, maxRequest); err != nil {
 		return nil, err
 	}
 	if err := l.flush(); err != nil {
@@ -122,11 +122,12 @@ func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string, resort 
 }
 
 // answerAnswers is the answerer's side of AnswersID.
-func (x *Exchange) answerAnswers(_ context.Context, from peer.ID, l *link) error {
+func (x *Exchange) answerAnswers(ctx context.Context, from peer.ID, l *link) error {
 	var req answersRequest
 	if err := l.recv(&req, maxRequest); err != nil {
 		return err
 	}
+	x.joinTrace(ctx, from, l, req.Trace)
 	if len(req.Keys) > maxNames {
 		return fmt.Errorf("%d keys in a request: at most %d allowed", len(req.Keys), maxNames)
 	}

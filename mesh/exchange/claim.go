@@ -223,7 +223,7 @@ func (x *Exchange) claimHere(ctx context.Context, c claimed) (*Claim, error) {
 // home peer now.
 func (x *Exchange) claimAt(ctx context.Context, home peer.ID, c claimed, req *claimRequest) (*Claim, error) {
 	// The stream outlives this call if it becomes a lease.
-	sctx, cancel := context.WithCancel(x.ctx)
+	sctx, cancel := context.WithCancel(inTrace(x.ctx, ctx))
 	unhook := context.AfterFunc(ctx, cancel)
 	t := &remoteTurn{x: x, c: c, at: home, cancel: cancel}
 	r, err := t.open(sctx, req)

@@ -150,6 +150,7 @@ func (x *Exchange) answerClaim(ctx context.Context, from peer.ID, l *link) error
 	if err := l.recv(&req, maxRequest); err != nil {
 		return err
 	}
+	x.joinTrace(ctx, from, l, req.Trace)
 	c, err := req.check()
 	if err != nil {
 		return err

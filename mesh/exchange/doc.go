@@ -100,6 +100,11 @@
 //	answerer answersEntry*    key, value and time; maxAnswer bytes of value
 //	answerer answersEntry     with End set
 //
+// The first message of records, files, claim and answers may carry, under its last
+// key, the W3C traceparent (version 00, maxTrace bytes) of what it is for, so that an
+// answerer that traces makes its part of the same trace. Anything else there is
+// ignored, and nothing follows from it but a span.
+//
 // # Who may learn what
 //
 // Config.Share says which member may have, or learn anything of, which module. To

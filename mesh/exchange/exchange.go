@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
@@ -97,6 +98,7 @@ type Config struct {
 	CutOff   func(p peer.ID, err error) // told of a peer that keeps lying; must not block
 
 	Log     *slog.Logger          // nil is slog.Default()
+	Tracer  trace.Tracer          // of streams that belong to a trace, here or at the asker; nil is none
 	Metrics prometheus.Registerer // nil is none
 }
 

@@ -23,6 +23,7 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 	if err := l.recv(&open, maxOpen); err != nil {
 		return err
 	}
+	x.joinTrace(ctx, from, l, open.Trace)
 	root, err := digestOf(open.Root)
 	if err != nil {
 		return err

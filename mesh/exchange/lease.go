@@ -285,6 +285,7 @@ func (t *remoteTurn) open(ctx context.Context, req *claimRequest) (r claimReply,
 	}
 	t.l.idle = leaseTimeout
 	start := time.Now()
+	req.Trace = t.l.traceparent()
 	if err := t.say(req); err != nil {
 		return r, err
 	}

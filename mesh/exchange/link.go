@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Time limits of streams.
@@ -47,6 +48,7 @@ type link struct {
 	idle time.Duration // of reads; set it while nobody reads
 	pace *pace         // bandwidth limits; never nil
 	ctx  context.Context
+	span trace.Span // nil: nobody traces what the stream is for
 
 	patience time.Duration // of writes; set it while nobody writes
 
@@ -162,6 +164,7 @@ func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class 
 	if !x.cfg.Members.IsMember(p) {
 		return nil, nil, fmt.Errorf("ask %v: not a member of this mesh", p)
 	}
+	span := x.asking(ctx, p, proto)
 	octx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	octx = network.WithDialPeerTimeout(octx, dialTimeout)
@@ -170,6 +173,7 @@ func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class 
 		if ctx.Err() == nil {
 			x.health.failed(p)
 		}
+		endSpan(ctx, span, err)
 		return nil, nil, fmt.Errorf("ask %v: %w", p, err)
 	}
 	unhook := context.AfterFunc(ctx, func() { s.Reset() })
@@ -177,6 +181,9 @@ func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class 
 		if !unhook() || err != nil || s.Close() != nil {
 			s.Reset()
 		}
+		endSpan(ctx, span, err)
 	}
-	return newLink(ctx, s, x.limits.of(p, class)), stop, nil
+	l = newLink(ctx, s, x.limits.of(p, class))
+	l.span = span
+	return l, stop, nil
 }

@@ -433,7 +433,7 @@ func (x *Exchange) askRecordsOf(ctx context.Context, p peer.ID, names []Found, w
 		return err
 	}
 	defer func() { stop(err) }()
-	req := recordsRequest{Related: w.related, Holding: w.holding}
+	req := recordsRequest{Related: w.related, Holding: w.holding, Trace: l.traceparent()}
 	for _, i := range w.full {
 		req.Full = append(req.Full, toWire(names[i].Name))
 	}

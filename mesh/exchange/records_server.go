@@ -16,11 +16,12 @@ import (
 const maxRelatedBytes = 8 << 20
 
 // answerRecords is the answerer's side of RecordsID.
-func (x *Exchange) answerRecords(_ context.Context, from peer.ID, l *link) error {
+func (x *Exchange) answerRecords(ctx context.Context, from peer.ID, l *link) error {
 	var req recordsRequest
 	if err := l.recv(&req, maxRequest); err != nil {
 		return err
 	}
+	x.joinTrace(ctx, from, l, req.Trace)
 	if n := len(req.Full) + len(req.Brief); n > maxNames {
 		return fmt.Errorf("%d names in a request: at most %d allowed", n, maxNames)
 	}

@@ -96,7 +96,9 @@ func (x *Exchange) handle(g *gate, s network.Stream, answer func(*Exchange, cont
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
 	l := newLink(ctx, s, x.limits.of(from, Client))
-	if err := answer(x, ctx, from, l); err != nil {
+	err := answer(x, ctx, from, l)
+	endSpan(ctx, l.span, err)
+	if err != nil {
 		s.Reset()
 		if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 			x.log.Debug("stream ended early", "protocol", s.Protocol(), "peer", from, "err", err)

@@ -75,6 +75,7 @@ func (s *source) open(wantListing bool) (err error) {
 	m := filesOpen{
 		Path: s.t.req.Module.Path, Version: s.t.req.Module.Version,
 		Root: s.t.req.Root[:], Class: s.t.req.Class, Listing: wantListing,
+		Trace: s.l.traceparent(),
 	}
 	if wantListing {
 		for _, b := range s.t.req.Bases[:min(len(s.t.req.Bases), maxBases)] {

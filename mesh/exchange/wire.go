@@ -69,6 +69,7 @@ type recordsRequest struct {
 	Brief   []wireName `cbor:"2,keyasint,omitempty"`
 	Related bool       `cbor:"3,keyasint,omitempty"`
 	Holding bool       `cbor:"4,keyasint,omitempty"` // the asker holds the bytes of all in Brief
+	Trace   string     `cbor:"5,keyasint,omitempty"` // what the question is for, see joinTrace
 }
 
 type recordsEntry struct {
@@ -111,6 +112,7 @@ type filesOpen struct {
 	Class   Class    `cbor:"4,keyasint,omitempty"`
 	Listing bool     `cbor:"5,keyasint,omitempty"`
 	Bases   [][]byte `cbor:"6,keyasint,omitempty"`
+	Trace   string   `cbor:"7,keyasint,omitempty"`
 }
 
 type filesStatus uint8
@@ -151,6 +153,7 @@ type claimRequest struct {
 	Tried    [][]byte  `cbor:"5,keyasint,omitempty"` // holders that the asker could not get it from
 	// Unreached are nearer members that the asker could not claim at.
 	Unreached [][]byte `cbor:"6,keyasint,omitempty"`
+	Trace     string   `cbor:"7,keyasint,omitempty"`
 }
 
 type claimState uint8
@@ -191,7 +194,8 @@ type claimReport struct {
 }
 
 type answersRequest struct {
-	Keys []string `cbor:"1,keyasint"`
+	Keys  []string `cbor:"1,keyasint"`
+	Trace string   `cbor:"2,keyasint,omitempty"`
 }
 
 type answersEntry struct {
