@@ -74,12 +74,18 @@ func (l *lru[K, V]) get(k K) (v V, ok bool) {
 	return w.(weighed[V]).v, true
 }
 
-func (l *lru[K, V]) add(k K, v V, weight int64) {
+func (l *lru[K, V]) add(k K, v V, weight int64) { l.addIf(k, v, weight, func() bool { return true }) }
+
+// addIf is add if ok says so, which is asked when no remove can come in between.
+func (l *lru[K, V]) addIf(k K, v V, weight int64, ok func() bool) {
 	if weight > l.max/4 {
 		return // it would push out everything else
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !ok() {
+		return
+	}
 	l.list.Remove(k)
 	l.list.Add(k, weighed[V]{v, weight})
 	for l.weight += weight; l.weight > l.max; {

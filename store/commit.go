@@ -72,7 +72,7 @@ type commit struct {
 	zip    *Staged
 	epoch  uint64
 	layout []byte
-	size   int64  // of the zip
+	index  *zipIndex
 	have   []byte // the envelope that stays, when there is a conflict
 }
 
@@ -90,8 +90,7 @@ func (c *commit) prepare(zip *Staged) error {
 		if err != nil {
 			return err
 		}
-		c.epoch, c.layout, c.size = l.epoch, l.encode(), index.skeleton.Size()
-		c.s.cache.zips.add(zip.Root, index, index.weight())
+		c.epoch, c.layout, c.index = l.epoch, l.encode(), index
 		return nil
 	})
 }
@@ -207,12 +206,13 @@ func (c *commit) hold(t *tx) error {
 	if err := t.set(digestKey(spaceZip, root), c.layout); err != nil {
 		return err
 	}
-	now := c.now.Unix()
-	if err := t.set(digestKey(spaceUse, root), use{size: c.size, committed: now, read: now}.encode()); err != nil {
+	now, size := c.now.Unix(), c.index.skeleton.Size()
+	if err := t.set(digestKey(spaceUse, root), use{size: size, committed: now, read: now}.encode()); err != nil {
 		return err
 	}
 	t.acct.Zips++
-	t.acct.ZipBytes += c.size
+	t.acct.ZipBytes += size
+	t.after = append(t.after, func() { c.s.cache.zips.add(root, c.index, c.index.weight()) })
 	return t.del(digestKey(spaceIntent, root))
 }
 

@@ -168,9 +168,6 @@ func (s *Store) evict(ctx context.Context, root verify.Digest) error {
 		defer func() {
 			s.drop(st)
 			s.forget(root, st)
-			s.cache.zips.remove(root)
-			s.cache.bodies.remove(root)
-			s.hot.drop(root)
 		}()
 		err := s.do(ctx, write{urgent: true, entries: 4, bytes: 256, apply: func(t *tx) error {
 			held, err := t.has(digestKey(spaceZip, root))

@@ -82,6 +82,7 @@ type Store struct {
 	synced    string // owned by the syncer: files whose directory entry is durable
 	syncCount atomic.Int64
 	garbage   atomic.Int64 // bytes of streams deleted since space was last given back
+	dropped   atomic.Int64 // zips that were dropped since the store was opened
 
 	spooled    *semaphore.Weighted // bytes of streams that wait in memory
 	reclaiming chan struct{}       // holds one token while space is given back

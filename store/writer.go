@@ -59,7 +59,15 @@ func (t *tx) set(k, value []byte) error {
 	return t.txn.Set(k, seal(k, value))
 }
 
-func (t *tx) del(k []byte) error { return t.txn.Delete(k) }
+// del deletes a key. A zip that is not held any more leaves memory with it.
+func (t *tx) del(k []byte) error {
+	if k[0] == spaceZip {
+		if root, err := parseDigest(k); err == nil {
+			t.after = append(t.after, func() { t.s.forgetZip(root) })
+		}
+	}
+	return t.txn.Delete(k)
+}
 
 func (t *tx) file(sum verify.Digest) (fileHead, error) { return getFile(t.txn, sum) }
 

@@ -61,10 +61,13 @@ func (z *zipIndex) weight() int64 {
 
 // ZipFile is a zip of the store, put together as it is read: an io.ReadSeeker, an
 // io.ReaderAt, and an io.WriterTo. Its bytes never change. It reads from a snapshot,
-// so that an eviction does not end it, and must be closed. Read, Seek and WriteTo
-// are for one goroutine; ReadAt is for any number.
+// or from the whole zip where that is at hand, so that an eviction does not end it,
+// and must be closed. Read, Seek and WriteTo are for one goroutine; ReadAt is for
+// any number.
 type ZipFile struct {
-	snap  *snapshot
+	s     *Store
+	snap  *snapshot // nil if whole is set
+	whole *wholeZip // nil: it is put together
 	root  verify.Digest
 	index *zipIndex
 	pos   int64
@@ -75,11 +78,15 @@ type ZipFile struct {
 // the store does not hold all of it, and ErrDamaged when a file of it is in
 // quarantine.
 func (s *Store) OpenZip(root verify.Digest) (*ZipFile, error) {
+	if z := s.openWhole(root); z != nil {
+		return z, nil
+	}
+	dropped := s.dropped.Load() // before the snapshot: what is dropped later is not remembered
 	snap, err := s.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	index, err := s.zipIndex(snap, root)
+	index, err := s.zipIndex(snap, root, dropped)
 	if err == nil && (s.isBad(root) || s.anyBad(index.files)) {
 		err = fmt.Errorf("a file of it is in quarantine: %w", ErrDamaged)
 	}
@@ -88,12 +95,13 @@ func (s *Store) OpenZip(root verify.Digest) (*ZipFile, error) {
 		return nil, fmt.Errorf("zip %s: %w", root.H1(), err)
 	}
 	s.touch(root)
-	return &ZipFile{snap: snap, root: root, index: index}, nil
+	return &ZipFile{s: s, snap: snap, root: root, index: index}, nil
 }
 
 // zipIndex reads a layout, or makes it again when a file has been healed with
-// another encoding since it was written.
-func (s *Store) zipIndex(snap *snapshot, root verify.Digest) (*zipIndex, error) {
+// another encoding since it was written. dropped is what s.dropped was before the
+// snapshot was made.
+func (s *Store) zipIndex(snap *snapshot, root verify.Digest, dropped int64) (*zipIndex, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
@@ -110,7 +118,9 @@ func (s *Store) zipIndex(snap *snapshot, root verify.Digest) (*zipIndex, error) 
 	if err != nil {
 		return nil, err
 	}
-	if z, ok := s.cache.zips.get(root); ok && z.epoch == epoch {
+	// An index that was made after the zip had been dropped and come again names
+	// streams that this snapshot does not have.
+	if z, ok := s.cache.zips.get(root); ok && z.epoch == epoch && s.dropped.Load() == dropped {
 		return z, nil
 	}
 	text, err := getListing(snap.txn, root)
@@ -139,7 +149,7 @@ func (s *Store) zipIndex(snap *snapshot, root verify.Digest) (*zipIndex, error) 
 	if stale {
 		s.relayout(root, l, z.skeleton.Size())
 	}
-	s.cache.zips.add(root, z, z.weight())
+	s.rememberZip(root, z, dropped)
 	return z, nil
 }
 
@@ -191,6 +201,9 @@ func (z *ZipFile) Close() error {
 		z.win.free()
 		z.win = nil
 	}
+	if z.whole != nil {
+		return z.whole.close()
+	}
 	z.snap.close()
 	return nil
 }
@@ -198,6 +211,11 @@ func (z *ZipFile) Close() error {
 // Read reads on from where the last Read or Seek ended. After ErrDamaged the zip
 // must not be read on: what came before is good, what follows is not known.
 func (z *ZipFile) Read(p []byte) (int, error) {
+	if z.whole != nil {
+		n, err := z.whole.readAt(p, z.pos)
+		z.pos += int64(n)
+		return n, err
+	}
 	if z.win == nil {
 		z.win = newWindow()
 	}
@@ -211,6 +229,9 @@ func (z *ZipFile) Read(p []byte) (int, error) {
 
 // ReadAt reads as io.ReaderAt says.
 func (z *ZipFile) ReadAt(p []byte, off int64) (int, error) {
+	if z.whole != nil {
+		return z.whole.readAt(p, off)
+	}
 	w := newWindow()
 	defer w.free()
 	return z.readAt(p, off, w, len(p) > windowBytes)
@@ -280,83 +301,13 @@ func (z *ZipFile) at(off int64, w *window, ahead bool) ([]byte, error) {
 // suspect puts the whole zip into quarantine when a file cannot be: its header is
 // lost, as happens when a table of the database is damaged.
 func (z *ZipFile) suspect(sum verify.Digest, err error) error {
-	s := z.snap.s
-	if !errors.Is(err, ErrDamaged) || s.isBad(sum) {
+	if !errors.Is(err, ErrDamaged) || z.s.isBad(sum) {
 		return err
 	}
-	if _, herr := s.head(sum); errors.Is(herr, ErrNotFound) || errors.Is(herr, ErrDamaged) {
-		return errors.Join(err, s.quarantineZip(z.root, "a file of it is lost: "+sum.Hex()))
+	if _, herr := z.s.head(sum); errors.Is(herr, ErrNotFound) || errors.Is(herr, ErrDamaged) {
+		return errors.Join(err, z.s.quarantineZip(z.root, "a file of it is lost: "+sum.Hex()))
 	}
 	return err
-}
-
-// oftenWritten is how often a zip is put together before it is kept whole: most are
-// asked for once, and again by whoever looks whether it worked.
-const oftenWritten = 2
-
-// WriteTo writes the rest of the zip to w, in large pieces. A zip that is asked
-// for often comes from memory if it is small, and else from a file, which the
-// kernel copies if w is an io.ReaderFrom that lets it.
-func (z *ZipFile) WriteTo(w io.Writer) (int64, error) {
-	if z.pos > 0 || z.index.written.Add(1) <= oftenWritten {
-		return z.assemble(w, nil)
-	}
-	if z.Size() <= maxCachedBody {
-		body, err := z.body()
-		if err != nil {
-			return 0, err
-		}
-		n, err := w.Write(body)
-		z.pos = int64(n)
-		return z.pos, err
-	}
-	hot := z.snap.s.hot
-	if f := hot.open(z.root, z.index.tag); f != nil {
-		defer f.Close()
-		n, err := io.Copy(w, io.LimitReader(f, z.Size()))
-		z.pos = n
-		return n, err
-	}
-	keep := hot.create(z.root, z.index.tag, z.Size())
-	defer keep.end()
-	return z.assemble(w, keep)
-}
-
-// assemble puts together the rest of the zip, for w and for keep if it is not nil.
-func (z *ZipFile) assemble(w io.Writer, keep *hotWriter) (int64, error) {
-	win := newWindow()
-	defer win.free()
-	var total int64
-	for z.pos < z.Size() {
-		part, err := z.at(z.pos, win, true)
-		if err != nil {
-			return total, err
-		}
-		keep.write(part)
-		n, err := w.Write(part)
-		total += int64(n)
-		z.pos += int64(n)
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
-// body returns the whole zip from the cache, or puts it there.
-func (z *ZipFile) body() ([]byte, error) {
-	bodies := z.snap.s.cache.bodies
-	if b, ok := bodies.get(z.root); ok && b.tag == z.index.tag {
-		return b.data, nil
-	}
-	win := newWindow()
-	defer win.free()
-	data := make([]byte, z.Size())
-	if _, err := z.readAt(data, 0, win, true); err != nil {
-		return nil, err
-	}
-	bodies.add(z.root, body{z.index.tag, data}, int64(len(data)))
-	return data, nil
 }
 
 // HasZip reports whether the store holds all of a zip, and no file of it is in
