@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"golang.org/x/mod/module"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/testnet/outside"
@@ -65,7 +66,8 @@ func (o *Office) Releases() []node.Release {
 type statement struct{ office, hash string }
 
 // Check walks every running office: each file of each release that it lists can
-// be had from it, hashes to what it says, and is the same at every other office.
+// be had from it, hashes to what it says, is the same at every other office, and
+// has the proof of the office's checksum database, if it has one for the module.
 func (n *Net) Check() {
 	n.t.Helper()
 	said := map[string]statement{}
@@ -76,6 +78,7 @@ func (n *Net) Check() {
 		for _, r := range o.Releases() {
 			for _, kind := range r.Files {
 				n.checkFile(o, r, kind, said)
+				n.checkProof(o, r, kind)
 			}
 		}
 	}
@@ -103,6 +106,49 @@ func (n *Net) checkFile(o *Office, r node.Release, kind string, said map[string]
 	} else if !ok {
 		said[path] = statement{o.Name, hash}
 	}
+}
+
+// checkProof checks what an office shows for a file with the key of its database
+// alone, as anybody could who was given it. Nobody but a member vouches for an
+// .info, nor for a module that the database is not asked about.
+func (n *Net) checkProof(o *Office, r node.Release, kind string) {
+	n.t.Helper()
+	spec := strings.Fields(o.config.SumDB)
+	if kind == "info" || spec[0] == "off" || module.MatchPrefixPatterns(o.config.NoSumDB, r.Path) {
+		return
+	}
+	key, err := note.NewVerifier(spec[0])
+	if err != nil {
+		n.t.Fatalf("office %s: database %s: %v", o.Name, spec[0], err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	shown, err := o.node.Proof(ctx, node.ProofQuery{Module: r.Version, Kind: kind})
+	if err == nil {
+		_, err = node.CheckProof(shown.Text, []note.Verifier{key}, "")
+	}
+	if err != nil {
+		n.t.Errorf("office %s holds the %s of %s without a proof: %v", o.Name, kind, r.Version, err)
+	}
+}
+
+// Copies names the running offices that hold a file, without asking one for more
+// than what it has.
+func (n *Net) Copies(path string) (holders []string) {
+	n.t.Helper()
+	for _, o := range n.offices {
+		if !o.Running() {
+			continue
+		}
+		status, _, err := o.Get("/cached-only" + path)
+		if err != nil {
+			n.t.Fatalf("office %s: %s: %v", o.Name, path, err)
+		}
+		if status == http.StatusOK {
+			holders = append(holders, o.Name)
+		}
+	}
+	return holders
 }
 
 // hashFile computes what the go command would, and compares it with what the

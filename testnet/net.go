@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,16 +29,19 @@ const patience = 60 * time.Second
 type Net struct {
 	t       testing.TB
 	dir     string
+	temp    string // for temporary files
 	offices []*Office
 	http    *http.Client
 }
 
-// New makes an empty net. When the test ends, every office is stopped and no
-// goroutine of theirs may be left.
+// New makes an empty net. When the test ends, every office is stopped, and no
+// goroutine of theirs may be left, no file that only a running office needs, and
+// none open.
 func New(t testing.TB) *Net {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
-	n := &Net{t: t, dir: t.TempDir(), http: &http.Client{Transport: &http.Transport{}}}
+	n := &Net{t: t, dir: t.TempDir(), temp: t.TempDir(), http: &http.Client{Transport: &http.Transport{}}}
+	t.Setenv("TMPDIR", n.temp)
 	t.Cleanup(func() {
 		for _, o := range n.offices {
 			o.Stop()
@@ -45,9 +49,39 @@ func New(t testing.TB) *Net {
 		n.http.CloseIdleConnections()
 		if !t.Failed() {
 			verifyNoneLeft(t, before)
+			n.verifyNoFiles()
 		}
 	})
 	return n
+}
+
+// afterwards are what an office has that does not run.
+var afterwards = []string{"badger", "incoming", "lock", "identity.key", "audit.jsonl"}
+
+// verifyNoFiles looks for what offices should have taken away when they ended:
+// sockets and temporary files, and files that are open still.
+func (n *Net) verifyNoFiles() {
+	n.t.Helper()
+	if left, err := os.ReadDir(n.temp); err != nil || len(left) > 0 {
+		n.t.Errorf("temporary files are left: %v, %v", left, err)
+	}
+	for _, o := range n.offices {
+		left, err := os.ReadDir(o.config.Dir)
+		left = slices.DeleteFunc(left, func(e os.DirEntry) bool { return slices.Contains(afterwards, e.Name()) })
+		incoming, err2 := os.ReadDir(filepath.Join(o.config.Dir, "incoming"))
+		if left = append(left, incoming...); err != nil || err2 != nil || len(left) > 0 {
+			n.t.Errorf("office %s leaves files: %v, %v, %v", o.Name, left, err, err2)
+		}
+	}
+	open, err := filepath.Glob("/proc/self/fd/*") // none where there is no /proc
+	if err != nil {
+		n.t.Error(err)
+	}
+	for _, fd := range open {
+		if file, err := os.Readlink(fd); err == nil && strings.HasPrefix(file, n.dir) {
+			n.t.Errorf("%s is open after its office has ended", file)
+		}
+	}
 }
 
 // verifyNoneLeft waits for the goroutines of closed nodes. Most end before Close

@@ -20,12 +20,13 @@ import (
 	"github.com/meshproxy/meshproxy/testnet/outside"
 )
 
-// TestScenarios runs the stories below testdata/scenario, each of which keeps one
+// TestScenarios runs the stories below testdata/scenario, or the one that
+// MESHPROXY_STORY names, each of which keeps one
 // promise or a few. A story begins with an upstream and a checksum database around
 // testdata/world.txtar, plus a module large, and no office. After each step that
 // changes anything the whole world is checked; see Net.Check.
 //
-//	office NAME online|offline [through=OFFICE] [role=admin] [nosumdb=PATTERN] [max=BYTES]
+//	office NAME online|offline [through=OFFICE] [role=admin] [nosumdb=PATTERN] [max=BYTES] [replicas=N]
 //	            the first one founds the mesh, later ones join the oldest office, or OFFICE
 //	token VAR OFFICE [role=admin] [uses=N] [ttl=TIME] [name=OFFICE]    an invitation
 //	[!] enter NAME online|offline $VAR    join with it
@@ -37,6 +38,9 @@ import (
 //	get STATUS OFFICE FILE...    as greet@v1.0.0.zip, greet@list, greet@latest, greet@main.info
 //	everyone STATUS FILE...    from each running office at the same time
 //	[!] serves OFFICE FILE...    whatever else than 200 the answer is
+//	try OFFICE|all FILE...    at the same time, and with trouble allowed: an answer may fail,
+//	            but not as "not found", and what comes is right
+//	copies N FILE    until so many running offices hold it, and no more
 //	keep NAME OFFICE FILE    what it is; kept NAME OFFICE FILE: it is still that
 //	want OFFICE FILE WORD...    the answer has these words and, if it is a list, no more
 //	until STATUS OFFICE FILE    ask until that is the answer; until-listed OFFICE FILE VERSION
@@ -51,8 +55,17 @@ import (
 //	sums OFFICE FILE    pin what a go.sum says
 //	go OFFICE ARGS...    the go command, in a module of its own, with an empty cache
 func TestScenarios(t *testing.T) {
-	testscript.RunT(shim{t}, testscript.Params{
-		Dir: "testdata/scenario",
+	params := stories()
+	params.Dir = "testdata/scenario"
+	if file := os.Getenv("MESHPROXY_STORY"); file != "" {
+		params.Dir, params.Files = "", []string{file}
+	}
+	testscript.RunT(shim{t}, params)
+}
+
+// stories says in which world stories begin, and in which words they are told.
+func stories() testscript.Params {
+	return testscript.Params{
 		Setup: func(env *testscript.Env) error {
 			inner := env.T().(shim).T
 			w := archiveWorld(inner)
@@ -63,7 +76,7 @@ func TestScenarios(t *testing.T) {
 			return nil
 		},
 		Cmds: verbs(),
-	})
+	}
 }
 
 // shim gives a script its *testing.T.
@@ -115,6 +128,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		"source": {2, false, (*story).source}, "asked": {2, false, (*story).asked},
 		"healed": {0, true, (*story).healed},
 		"once":   {0, false, (*story).once},
+		"try": {2, true, (*story).try}, "copies": {2, true, (*story).copies},
 		"serves": {2, false, (*story).serves}, "until-listed": {3, true, (*story).untilListed}, "keep": {3, false, (*story).keep}, "kept": {3, false, (*story).keep},
 		"members-now": {1, true, (*story).members}, "stranger": {2, true, (*story).stranger},
 		"upstream": {1, false, (*story).upstreamDoes}, "publish": {2, false, (*story).publish}, "unpublish": {1, false, (*story).publish},
@@ -182,11 +196,14 @@ func (s *story) config(ts *testscript.TestScript, line string, words map[string]
 	if max := words["max"]; max != "" {
 		c.MaxSize = int64(number(ts, max))
 	}
+	if n := words["replicas"]; n != "" {
+		c.Sharing.Replicas = number(ts, n)
+	}
 	return c
 }
 
 func (s *story) office(ts *testscript.TestScript, _ bool, args []string) {
-	words := settings(ts, args[3:], "through", "role", "nosumdb", "max")
+	words := settings(ts, args[3:], "through", "role", "nosumdb", "max", "replicas")
 	c := s.config(ts, args[2], words)
 	if len(s.Offices()) == 0 {
 		s.Found(args[1], c)

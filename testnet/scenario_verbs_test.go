@@ -75,6 +75,69 @@ func (s *story) serves(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// try asks for files that exist, at an office or at all, while anything may be broken.
+func (s *story) try(ts *testscript.TestScript, _ bool, args []string) {
+	var all sync.WaitGroup
+	for _, o := range s.Offices() {
+		if !o.Running() || args[1] != "all" && args[1] != o.Name {
+			continue
+		}
+		for _, name := range args[2:] {
+			f := s.file(ts, name)
+			if f.release == nil {
+				ts.Fatalf("the world has no %s", name)
+			}
+			all.Go(func() {
+				status, body, err := o.Get(f.path)
+				switch {
+				case err != nil: // cut off, as the upstream was
+				case status == http.StatusNotFound || status == http.StatusGone:
+					s.t.Errorf("%s says that %s does not exist: %.300s", o.Name, name, body)
+				case status == http.StatusOK:
+					if err := same(f.release, f.kind, body); err != nil {
+						s.t.Errorf("%s: %s: %v", o.Name, name, err)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+}
+
+// same compares an answer with the truth.
+func same(r *outside.Release, kind string, body []byte) error {
+	switch kind {
+	case "info":
+		if string(body) != string(r.Info) {
+			return fmt.Errorf("info %q, want %q", body, r.Info)
+		}
+		return nil
+	case "mod":
+		if string(body) != string(r.Mod) {
+			return fmt.Errorf("go.mod %q, want %q", body, r.Mod)
+		}
+		return nil
+	}
+	want, err := r.H1()
+	if err != nil {
+		return err
+	}
+	if got, err := outside.HashZip(body); err != nil || got != want {
+		return fmt.Errorf("zip hashes to %s, want %s: %w", got, want, err)
+	}
+	return nil
+}
+
+func (s *story) copies(ts *testscript.TestScript, _ bool, args []string) {
+	want, f := number(ts, args[1]), s.file(ts, args[2])
+	eventually(ts, func() string {
+		if holders := s.Copies(f.path); len(holders) != want {
+			return fmt.Sprintf("%s is held by %v, want %d", args[2], holders, want)
+		}
+		return ""
+	})
+}
+
 // keep notes an answer, and kept compares another one with it.
 func (s *story) keep(ts *testscript.TestScript, _ bool, args []string) {
 	status, body, err := s.named(ts, args[2]).Get(s.file(ts, args[3]).path)
