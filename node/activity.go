@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -219,5 +221,8 @@ func (n *Node) History() History { return n.activity.history() }
 func (n *Node) observe(o protocol.Observation) {
 	n.activity.note(o)
 	n.requests.note(o)
+	if !n.log.Enabled(context.Background(), slog.LevelDebug) {
+		return // most offices, and each word below costs
+	}
 	n.log.Debug("answered", "request", o.ID, "what", whatText(o.Request), "status", o.Status, "from", o.From, "bytes", o.Bytes, "took", o.Duration)
 }

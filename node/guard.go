@@ -60,6 +60,9 @@ func (n *Node) permitted(m module.Version) error {
 }
 
 func (n *Node) mayHold(path string) error {
+	if n.policy.HoldsAll() { // of a warm answer, spelling out the peer ID would be a hundredth
+		return nil
+	}
 	if ok, source := n.policy.MayHold(n.self(), path); !ok {
 		n.audit.noteOnce(AuditEntry{What: auditRefused, Module: path, Detail: "this office may not hold it, says " + source})
 		return &protocol.Error{Status: n.excludedStatus(), Err: policy.ErrHold,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -27,6 +28,9 @@ func (h *handler) answer(w *writer, r *http.Request, m meta, a *Answer) {
 	}
 	if tag := etag(a); tag != "" {
 		head["Etag"] = []string{tag}
+	}
+	if len(r.Header["Range"]) > 0 {
+		fitRange(r)
 	}
 	switch plain := isPlain(r); {
 	case a.Stream != nil && (plain || a.Content == nil):
@@ -53,6 +57,18 @@ func etag(a *Answer) string {
 	tag[0], tag[len(tag)-1] = '"', '"'
 	hex.Encode(tag[1:], sum[:16])
 	return string(tag[:])
+}
+
+// fitRange drops a Range in units other than bytes, which RFC 9110 has ignored and
+// http.ServeContent refuses, and spells the unit as that wants it.
+func fitRange(r *http.Request) {
+	const known = "bytes"
+	unit, set, _ := strings.Cut(r.Header.Get("Range"), "=")
+	if !strings.EqualFold(unit, known) {
+		r.Header.Del("Range")
+		return
+	}
+	r.Header.Set("Range", known+"="+set)
 }
 
 // isPlain reports whether a request is neither conditional nor for a range: the

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +166,55 @@ func TestFile(t *testing.T) {
 				t.Errorf("%d bytes, %v; want %d", len(got), err, len(test.want))
 			}
 		})
+	}
+}
+
+// sentFile writes a file as the store does that has a zip whole.
+type sentFile struct {
+	f    *os.File
+	size int64
+}
+
+func (s sentFile) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, io.LimitReader(s.f, s.size))
+}
+
+// TestStreamedFile serves a stream that the kernel sends. The server finds nothing
+// to complain of, and what is observed is what was sent.
+func TestStreamedFile(t *testing.T) {
+	want := bytes.Repeat([]byte("0123456789abcdef"), 3<<20/16+1)
+	path := filepath.Join(t.TempDir(), "whole.zip")
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	observed := make(chan protocol.Observation, 1)
+	h := protocol.NewHandler(fixed{newMemory(t), func(context.Context) (*protocol.Answer, error) {
+		return &protocol.Answer{Stream: sentFile{f, int64(len(want))}, Size: int64(len(want))}, nil
+	}}, protocol.HandlerOptions{Observe: func(o protocol.Observation) { observed <- o }})
+	var complaints bytes.Buffer
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = protocol.NewServer(h, slog.New(slog.NewTextHandler(&complaints, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.Start()
+	resp, err := s.Client().Get(s.URL + zipPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v; want %d", len(got), err, len(want))
+	}
+	if o := <-observed; o.Status != http.StatusOK || o.Bytes != int64(len(want)) || o.Cut {
+		t.Errorf("observed %+v", o)
+	}
+	s.Close() // the end of all writes to complaints
+	if complaints.Len() > 0 {
+		t.Errorf("the server complains: %s", &complaints)
 	}
 }
 

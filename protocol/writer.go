@@ -81,6 +81,9 @@ func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 
 // sendFile writes the next size bytes of f.
 func (w *writer) sendFile(f *os.File, size int64) (int64, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
 	var n int64
 	for n < size {
 		w.arm()

@@ -339,8 +339,13 @@ func verdictOf(source string, d Decision) Verdict {
 // strictest returns the first verdict of the strictest kind; one that a line makes
 // is preferred.
 func strictest(list []Verdict) Verdict {
-	rank := func(v Verdict) int {
-		n := map[Rule]int{Include: 0, Direct: 2, Exclude: 4}[v.Rule]
+	rank := func(v Verdict) (n int) {
+		switch v.Rule {
+		case Direct:
+			n = 2
+		case Exclude:
+			n = 4
+		}
 		if v.Line > 0 {
 			n++
 		}
@@ -351,6 +356,13 @@ func strictest(list []Verdict) Verdict {
 
 // ErrHold says that an office may not hold a module.
 var ErrHold = errors.New("not for this office")
+
+// HoldsAll reports whether no rule is about who may hold what, so that nobody need be
+// asked for.
+func (e *Engine) HoldsAll() bool {
+	r := e.current()
+	return len(r.meshDoc.Hold) == 0 && len(r.own.Hold) == 0
+}
 
 // MayHold reports whether an office may hold a module, and if not, who says so.
 func (e *Engine) MayHold(o Office, path string) (ok bool, source string) {
