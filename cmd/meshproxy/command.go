@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -210,13 +211,44 @@ func takesValue(cmd *cli.Command, word string) bool {
 	if strings.Contains(name, "=") {
 		return false
 	}
-	for _, f := range cmd.Flags {
-		for _, n := range f.Names() {
-			if n == name {
-				v, ok := f.(cli.DocGenerationFlag)
-				return ok && v.TakesValue()
-			}
+	v, ok := findFlag(cmd, name).(cli.DocGenerationFlag)
+	return ok && v.TakesValue()
+}
+
+// findFlag is the flag of a command that has this name or alias, nil if there is none.
+func findFlag(cmd *cli.Command, name string) cli.Flag {
+	i := slices.IndexFunc(cmd.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	if i < 0 {
+		return nil
+	}
+	return cmd.Flags[i]
+}
+
+// unknownFlag is the first flag on the command line that the command does not have.
+func unknownFlag(c *cli.Context) string {
+	line, _ := c.App.Metadata[metaLine].([]string)
+	value := true // the program's own name is no flag
+	for _, word := range line {
+		switch name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "="); {
+		case value:
+			value = false
+		case word == "--":
+			return ""
+		case len(word) < 2 || word[0] != '-':
+		case findFlag(c.Command, name) == nil && !slices.Contains(cli.HelpFlag.Names(), name):
+			return name
+		default:
+			value = takesValue(c.Command, word)
 		}
 	}
-	return false
+	return ""
+}
+
+// flagNames are the names of a command's flags that people would type.
+func flagNames(cmd *cli.Command) []string {
+	names := []string{cli.HelpFlag.Names()[0]}
+	for _, f := range cmd.Flags {
+		names = append(names, f.Names()[0])
+	}
+	return names
 }

@@ -115,7 +115,7 @@ func checkKey(app *cli.App, key string) error {
 	if slices.Contains(known, key) {
 		return nil
 	}
-	return fmt.Errorf("unknown key %q; did you mean %q?", key, nearest(key, known))
+	return fmt.Errorf("unknown key %q; %s", key, didYouMean(key, "", known, "see: meshproxy config show"))
 }
 
 // configText writes a value of the file as a flag would be written.
@@ -161,6 +161,20 @@ func configKeys(app *cli.App) []string {
 
 func hasFlag(cmd *cli.Command, name string) bool {
 	return slices.ContainsFunc(cmd.Flags, func(f cli.Flag) bool { return f.Names()[0] == name })
+}
+
+// alike is how like a known word must be to be meant, 1 being the same word.
+const alike = 0.75
+
+// didYouMean asks whether the known word most like the given one is meant, if it is
+// like it at all; else it says what is given for that case. The prefix is what people
+// type before the word.
+func didYouMean(word, prefix string, known []string, otherwise string) string {
+	near := nearest(word, known)
+	if likeness(word, near) < alike {
+		return otherwise
+	}
+	return "did you mean " + prefix + near + "?"
 }
 
 // nearest is the known word most like the given one.

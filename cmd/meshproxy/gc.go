@@ -65,10 +65,8 @@ func printCollected(c *cli.Context, r *node.Collected) error {
 	for _, z := range r.Kept {
 		t.AppendRow([]any{"kept", z.String(), bytesText(z.Size), "it may be the last copy in the mesh"})
 	}
-	if t.Length() > 0 {
-		if err := printTable(c.App.Writer, t); err != nil {
-			return err
-		}
+	if err := printTable(c.App.Writer, t); err != nil {
+		return err
 	}
 	freed := "freed"
 	if dry {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -79,21 +80,35 @@ func newApp(stdout, stderr io.Writer) *cli.App {
    go env -w GOPROXY=http://127.0.0.1:3000
    meshproxy invite          # prints a TOKEN; in the other office: meshproxy join TOKEN`,
 		Writer: stdout, ErrWriter: stderr,
-		HideVersion: true, Suggest: true, EnableBashCompletion: true,
+		HideVersion: true, EnableBashCompletion: true,
+		Flags:          []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}},
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides
 		OnUsageError:   onUsageError,
 		Action:         noCommand,
-		Commands: []*cli.Command{
-			serveCommand(), statusCommand(), lsCommand(),
-			inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(), keysCommand(),
-			trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
-			pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), prefetchCommand(), importCommand(), exportCommand(), backupCommand(), restoreCommand(),
-			policyCommand(), whyCommand(), publishCommand(), clientTokenCommand(), doctorCommand(), setupCommand(), configCommand(), debugCommand(), completionCommand(), manCommand(), versionCommand(),
-		},
+		Commands: slices.Concat(
+			in("An office", serveCommand(), statusCommand(), doctorCommand(), setupCommand(), configCommand(), debugCommand()),
+			in("Its mesh", inviteCommand(), joinCommand(), peersCommand(), invitesCommand(), revokeCommand(), leaveCommand(), rotateCommand(), keysCommand()),
+			in("Its modules", lsCommand(), whyCommand(), prefetchCommand(), importCommand(), exportCommand(), publishCommand(),
+				pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), backupCommand(), restoreCommand()),
+			in("Its trust and policy", trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
+				policyCommand(), clientTokenCommand()),
+			in("This program", completionCommand(), manCommand(), versionCommand()),
+		),
 	}
 }
 
+// in puts commands under a heading of the help.
+func in(category string, commands ...*cli.Command) []*cli.Command {
+	for _, cmd := range commands {
+		cmd.Category = category
+	}
+	return commands
+}
+
 func onUsageError(c *cli.Context, err error, _ bool) error {
+	if name := unknownFlag(c); name != "" {
+		return misuse("there is no flag --%s; %s", name, didYouMean(name, "--", flagNames(c.Command), "see: "+commandName(c)+" --help"))
+	}
 	return misuse("%w; see: %s --help", err, commandName(c))
 }
 
@@ -115,7 +130,10 @@ func noCommand(c *cli.Context) error {
 		for _, known := range commands {
 			names = append(names, known.Name)
 		}
-		return misuse("there is no command %q; did you mean %s?", name, nearest(name, names))
+		return misuse("there is no command %q; %s", name, didYouMean(name, "", names, "see: "+commandName(c)+" --help"))
+	}
+	if c.Bool("version") {
+		return printVersion(c)
 	}
 	c.App.Writer = c.App.ErrWriter
 	if err := cli.ShowSubcommandHelp(c); err != nil {

@@ -46,8 +46,10 @@ func versionCommand() *cli.Command {
 
    meshproxy version --json`,
 		Flags: []cli.Flag{jsonFlag()},
-	}, func(c *cli.Context) error {
-		v := thisVersion()
-		return reportTo(c, false, v, fmt.Sprintf("meshproxy %s %s %s", v.Version, v.Go, v.Platform))
-	})
+	}, printVersion)
+}
+
+func printVersion(c *cli.Context) error {
+	v := thisVersion()
+	return reportTo(c, false, v, fmt.Sprintf("meshproxy %s %s %s", v.Version, v.Go, v.Platform))
 }
