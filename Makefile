@@ -72,7 +72,7 @@ bench: build ## benchmarks of every package, then of whole offices, as Markdown
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./...
 	$(GO) run ./testnet/bench -bin bin/meshproxy
 
-sim: ## thousands of simulated members: the tables and plots of docs/scale.md, in about half an hour
+sim: ## thousands of simulated members: the results and plots of docs/scale.md, in about half an hour
 	mkdir -p docs/scale
 	MESHPROXY_SIM=$(CURDIR)/docs/scale/results.json $(GO) test -run TestScale -count 1 -v -timeout 4h ./testnet/sim
 	$(GO) run ./testnet/sim/chart -in docs/scale/results.json -out docs/scale
