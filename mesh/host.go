@@ -58,6 +58,9 @@ var observers = sync.OnceFunc(func() { observedaddrs.ActivationThresh = 1 })
 // newHost starts listening. relayed gives the addresses through relays.
 func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, error) {
 	observers()
+	if err := checkFree(cfg.Listen); err != nil {
+		return nil, err
+	}
 	resources, err := newResources(cfg)
 	if err != nil {
 		return nil, err

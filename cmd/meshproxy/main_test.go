@@ -141,10 +141,10 @@ func statusOf(ctx context.Context, dir string) (*node.Status, error) {
 
 // cmdStatus sets a variable to a field of a running node's status.
 //
-//	status DIR VARIABLE url|p2p
+//	status DIR VARIABLE url|listen|p2p|p2p-listen
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
-		ts.Fatalf("usage: status DIR VARIABLE url|p2p")
+		ts.Fatalf("usage: status DIR VARIABLE url|listen|p2p|p2p-listen")
 	}
 	st, err := statusOf(context.Background(), ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -155,6 +155,9 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(args[1], strings.TrimPrefix(st.URL, "http://"))
 	case "p2p":
 		ts.Setenv(args[1], st.P2P[0])
+	case "p2p-listen": // without the peer ID
+		address, _, _ := strings.Cut(st.P2P[0], "/p2p/")
+		ts.Setenv(args[1], address)
 	default:
 		ts.Fatalf("status: unknown field %s", args[2])
 	}

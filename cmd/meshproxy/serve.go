@@ -100,7 +100,7 @@ func serve(c *cli.Context, token string) error {
 	}
 	n, err := node.New(c.Context, cfg)
 	if err != nil {
-		return errors.Join(asMisuse(err), stopTracing())
+		return errors.Join(startError(err), stopTracing())
 	}
 	if err = mountUI(c, n, cfg); err == nil {
 		err = runNode(c, n, cfg, token)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -202,7 +203,7 @@ func withOffice(c *cli.Context, do func(context.Context, node.Control) error) er
 	}
 	n, err := node.New(c.Context, cfg)
 	if err != nil {
-		return asMisuse(err)
+		return startError(err)
 	}
 	ctx, end := context.WithCancel(c.Context)
 	defer end()
@@ -223,11 +224,14 @@ func notInterrupted(err error) error {
 	return err
 }
 
-// asMisuse tells errors of the configuration from others.
-func asMisuse(err error) error {
+// startError says of an error of node.New what to do about it.
+func startError(err error) error {
 	var wrong *node.ConfigError
-	if errors.As(err, &wrong) {
+	switch {
+	case errors.As(err, &wrong):
 		return misuse("--%w", err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w; stop what is there, or choose other ports with --listen and --p2p", err)
 	}
 	return err
 }
