@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -19,6 +20,10 @@ const (
 	// hotAge is how long such a file is served from before it is put together, and
 	// with that checked, anew: what the system reads from it nobody checks.
 	hotAge = 30 * time.Minute
+	// Open files that wait for the next reader: to open and close one costs a
+	// twentieth of sending a zip of usual size.
+	maxSpareFiles = 128 // of all zips
+	maxSpareOfOne = 4
 )
 
 // hot keeps zips that are asked for again and again as files, which the kernel
@@ -33,6 +38,7 @@ type hot struct {
 	mu     sync.Mutex // guards what follows
 	files  *simplelru.LRU
 	bytes  int64
+	spares int // of all files
 	making map[verify.Digest]struct{}
 }
 
@@ -42,15 +48,15 @@ type hotZip struct {
 	tag  verify.Digest // of the zip's bytes
 	size int64
 	made time.Time
+
+	gone  bool       // guarded by hot.mu; it was removed
+	spare []*os.File // guarded by hot.mu; nobody reads them
 }
 
 func newHot(dir string, now func() time.Time) *hot {
 	h := &hot{dir: dir, now: now, making: make(map[verify.Digest]struct{})}
 	h.space = func() (int64, error) { return freeSpace(dir) }
-	list, err := simplelru.NewLRU(maxHotFiles, func(_, v any) {
-		h.bytes -= v.(*hotZip).size
-		os.Remove(v.(*hotZip).name) // who reads it goes on reading
-	})
+	list, err := simplelru.NewLRU(maxHotFiles, func(_, v any) { h.removed(v.(*hotZip)) })
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
@@ -58,26 +64,89 @@ func newHot(dir string, now func() time.Time) *hot {
 	return h
 }
 
+// removed tidies up after a file that the list has given up; h.mu is held. Who reads
+// it goes on reading.
+func (h *hot) removed(z *hotZip) {
+	h.bytes -= z.size
+	h.spares -= len(z.spare)
+	for _, f := range z.spare {
+		f.Close()
+	}
+	z.gone, z.spare = true, nil
+	os.Remove(z.name)
+}
+
+// hotReader is an open file of a zip, for one reader alone, at its beginning.
+type hotReader struct {
+	*os.File
+	h *hot
+	z *hotZip
+}
+
 // open returns the file of a zip, nil if there is none; the caller closes it.
-func (h *hot) open(root, tag verify.Digest) *os.File {
-	h.mu.Lock()
-	v, ok := h.files.Get(root)
-	if !ok {
-		h.mu.Unlock()
+func (h *hot) open(root, tag verify.Digest) *hotReader {
+	z, f := h.find(root, tag)
+	if z == nil {
 		return nil
 	}
-	z := v.(*hotZip)
-	if z.tag != tag || h.now().Sub(z.made) > hotAge {
-		h.files.Remove(root)
-		h.mu.Unlock()
-		return nil
+	if f != nil {
+		if _, err := f.Seek(0, io.SeekStart); err == nil {
+			return &hotReader{f, h, z}
+		}
+		f.Close()
 	}
-	h.mu.Unlock()
 	f, err := os.Open(z.name)
 	if err != nil {
 		return nil // dropped at this moment
 	}
-	return f
+	return &hotReader{f, h, z}
+}
+
+// find returns what there is of a zip, with an open file if one waits.
+func (h *hot) find(root, tag verify.Digest) (*hotZip, *os.File) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, ok := h.files.Get(root)
+	if !ok {
+		return nil, nil
+	}
+	z := v.(*hotZip)
+	if z.tag != tag || h.now().Sub(z.made) > hotAge {
+		h.files.Remove(root)
+		return nil, nil
+	}
+	last := len(z.spare) - 1
+	if last < 0 {
+		return z, nil
+	}
+	f := z.spare[last]
+	z.spare = z.spare[:last]
+	h.spares--
+	return z, f
+}
+
+// Close leaves the file open for the next reader, if there is room for that. Once
+// is enough.
+func (r *hotReader) Close() error {
+	f := r.File
+	if r.File = nil; f == nil {
+		return nil
+	}
+	r.h.mu.Lock()
+	defer r.h.mu.Unlock()
+	if r.z.gone || len(r.z.spare) >= maxSpareOfOne || r.h.spares >= maxSpareFiles {
+		return f.Close()
+	}
+	r.z.spare = append(r.z.spare, f)
+	r.h.spares++
+	return nil
+}
+
+// close gives up all files.
+func (h *hot) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.files.Purge()
 }
 
 // drop removes the file of a zip.

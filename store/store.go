@@ -300,6 +300,7 @@ func (s *Store) stop() error {
 	<-s.drained
 	close(s.writes)
 	<-s.idle
+	s.hot.close()
 	for snap := range s.snapshots { // no call is left that could use it
 		snap.txn.Discard()
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -15,8 +14,8 @@ const oftenWritten = 2
 
 // wholeZip is all of a zip, in memory or in a file of hot.
 type wholeZip struct {
-	data []byte   // of a small zip; shared, not to be changed
-	file *os.File // of a large one, for one reader alone
+	data []byte     // of a small zip; shared, not to be changed
+	file *hotReader // of a large one
 	size int64
 }
 
@@ -113,7 +112,7 @@ func (w *wholeZip) writeTo(dst io.Writer, pos int64) (int64, error) {
 			return 0, err
 		}
 	}
-	n, err := io.Copy(dst, io.LimitReader(w.file, w.size-pos))
+	n, err := io.Copy(dst, io.LimitReader(w.file.File, w.size-pos))
 	if err == nil && n < w.size-pos {
 		err = io.ErrUnexpectedEOF
 	}

@@ -126,6 +126,52 @@ func TestWholeZipIsNotServedInQuarantine(t *testing.T) {
 	}
 }
 
+// TestOpenFilesOfWholeZipsAreUsedAgain: by one reader at a time, each from the
+// beginning, and none is left when the zip is gone.
+func TestOpenFilesOfWholeZipsAreUsedAgain(t *testing.T) {
+	s := openTest(t, t.TempDir(), smallOptions())
+	root, want := warmed(t, s, 200<<10)
+	var open []*ZipFile
+	for range maxSpareOfOne + 2 {
+		z, err := s.OpenZip(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.WriteTo(&shortWriter{1 << 10}); err == nil {
+			t.Error("no error of a writer that failed")
+		}
+		open = append(open, z)
+	}
+	for _, z := range open {
+		for range 2 { // the second one changes nothing
+			if err := z.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if s.hot.spares != maxSpareOfOne {
+		t.Errorf("%d files wait for readers, want %d", s.hot.spares, maxSpareOfOne)
+	}
+	for range 2 * maxSpareOfOne {
+		if got := writeZip(t, s, root); !bytes.Equal(got, want) {
+			t.Errorf("%d of %d bytes from a file that was used before", len(got), len(want))
+		}
+	}
+	late, err := s.OpenZip(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Drop(t.Context(), root); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Close(); err != nil {
+		t.Error(err)
+	}
+	if s.hot.spares != 0 {
+		t.Errorf("%d files wait for readers of a zip that is gone", s.hot.spares)
+	}
+}
+
 // TestLateReaderBringsNoIndexBack: who saw a zip in a snapshot from before it was
 // dropped must not put it where it would be taken for one that is held.
 func TestLateReaderBringsNoIndexBack(t *testing.T) {
