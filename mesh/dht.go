@@ -53,7 +53,7 @@ func (m *Mesh) startDHT(s *session) error {
 		dht.RoutingTableRefreshQueryTimeout(dialTimeout),
 		dht.RoutingTableFilter(func(_ any, p peer.ID) bool { return m.IsMember(p) }),
 		dht.QueryFilter(func(_ any, ai peer.AddrInfo) bool { return m.IsMember(ai.ID) }),
-		dht.AddressFilter(advertised),
+		dht.AddressFilter(func(a []ma.Multiaddr) []ma.Multiaddr { return advertised(a, false) }),
 		dht.WithCustomMessageSender(func(h host.Host, ids []protocol.ID) pb.MessageSenderWithDisconnect {
 			sender = newSender(h, ids)
 			return sender
@@ -85,7 +85,7 @@ func (m *Mesh) startProvider(s *session, store ds.Batching) error {
 	}
 	s.keystore = keys
 	s.closers = append(s.closers, keys.Close)
-	self := func() []ma.Multiaddr { return advertised(m.host.Addrs()) }
+	self := func() []ma.Multiaddr { return advertised(m.host.Addrs(), false) }
 	s.provider, err = provider.New(
 		provider.WithHost(m.members),
 		provider.WithRouter(s.dht),

@@ -90,7 +90,7 @@ func newHost(cfg *Config, g *gate, relayed func() []ma.Multiaddr) (host.Host, er
 		return nil, err
 	}
 	options = append(options, libp2p.AddrsFactory(func(found []ma.Multiaddr) []ma.Multiaddr {
-		return slices.Concat(advertised(found), announce, relayed())
+		return slices.Concat(advertised(found, len(announce) > 0), announce, relayed())
 	}))
 	if cfg.Metrics == nil {
 		options = append(options, libp2p.DisableMetrics())
@@ -208,8 +208,9 @@ func hasProtocol(a ma.Multiaddr, code int) bool {
 
 // advertised drops addresses that mean nothing elsewhere: loopback, link-local,
 // and those of container bridges. A node that has no others keeps them, so that
-// several nodes on one machine find each other.
-func advertised(addrs []ma.Multiaddr) []ma.Multiaddr {
+// several nodes on one machine find each other; unless there are announced ones: then
+// it stands behind something that forwards to it.
+func advertised(addrs []ma.Multiaddr, announced bool) []ma.Multiaddr {
 	local := containers.get()
 	kept := slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool {
 		ip, err := manet.ToIP(a)
@@ -218,7 +219,7 @@ func advertised(addrs []ma.Multiaddr) []ma.Multiaddr {
 		}
 		return ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || slices.ContainsFunc(local, ip.Equal)
 	})
-	if len(kept) == 0 {
+	if len(kept) == 0 && !announced {
 		return slices.Clone(addrs)
 	}
 	return kept
