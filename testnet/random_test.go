@@ -154,7 +154,9 @@ func newPlot(list []move) *plot {
 
 func (p *plot) script() string { return strings.Join(p.lines, "\n") + "\n" }
 
-func (p *plot) say(format string, args ...any) { p.lines = append(p.lines, fmt.Sprintf(format, args...)) }
+func (p *plot) say(format string, args ...any) {
+	p.lines = append(p.lines, fmt.Sprintf(format, args...))
+}
 
 // those returns the members that are up or not.
 func (p *plot) those(up bool) (list []string) {
@@ -226,7 +228,7 @@ func (p *plot) grow(choice int) {
 
 // part takes an office out of the mesh; the first one alone can throw others out.
 func (p *plot) part(how, who string) {
-	if who == "a" || how == "revoke" && !p.isUp["a"] {
+	if who == "a" || len(p.those(true)) == 1 || how == "revoke" && !p.isUp["a"] {
 		return
 	}
 	if how == "revoke" {

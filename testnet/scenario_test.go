@@ -39,7 +39,7 @@ import (
 //	everyone STATUS FILE...    from each running office at the same time
 //	[!] serves OFFICE FILE...    whatever else than 200 the answer is
 //	try OFFICE|all FILE...    at the same time, and with trouble allowed: an answer may fail,
-//	            but not as "not found", and what comes is right
+//	            but not as "not found" where there is an upstream, and what comes is right
 //	copies N FILE    until so many running offices hold it, and no more
 //	keep NAME OFFICE FILE    what it is; kept NAME OFFICE FILE: it is still that
 //	want OFFICE FILE WORD...    the answer has these words and, if it is a list, no more
@@ -128,7 +128,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 		"source": {2, false, (*story).source}, "asked": {2, false, (*story).asked},
 		"healed": {0, true, (*story).healed},
 		"once":   {0, false, (*story).once},
-		"try": {2, true, (*story).try}, "copies": {2, true, (*story).copies},
+		"try":    {2, true, (*story).try}, "copies": {2, true, (*story).copies},
 		"serves": {2, false, (*story).serves}, "until-listed": {3, true, (*story).untilListed}, "keep": {3, false, (*story).keep}, "kept": {3, false, (*story).keep},
 		"members-now": {1, true, (*story).members}, "stranger": {2, true, (*story).stranger},
 		"upstream": {1, false, (*story).upstreamDoes}, "publish": {2, false, (*story).publish}, "unpublish": {1, false, (*story).publish},
