@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,10 @@ import (
 const (
 	maxIdleStreams = 8 // kept open to one peer
 	maxDHTMessage  = 1 << 20
-	rpcTime        = 3 * time.Second
+	// streamIdle is how long a stream is kept that nobody uses. Each holds buffers and
+	// goroutines at both ends, and a quiet member needs none.
+	streamIdle = 10 * time.Second
+	rpcTime    = 3 * time.Second
 )
 
 // sender sends the DHT's messages over a pool of streams for each peer. The one
@@ -41,6 +45,7 @@ type rpcStream struct {
 	r   pbio.ReadCloser
 	buf *bufio.Writer
 	w   pbio.WriteCloser
+	end *time.Timer // drops it from the pool; nil until it was there
 }
 
 func newSender(h host.Host, ids []protocol.ID) *sender {
@@ -81,7 +86,7 @@ func (s *sender) exchange(ctx context.Context, p peer.ID, m, answer *pb.Message)
 		return err
 	}
 	buf := bufio.NewWriter(raw)
-	st := &rpcStream{raw, pbio.NewDelimitedReader(raw, maxDHTMessage), buf, pbio.NewDelimitedWriter(buf)}
+	st := &rpcStream{Stream: raw, r: pbio.NewDelimitedReader(raw, maxDHTMessage), buf: buf, w: pbio.NewDelimitedWriter(buf)}
 	return s.once(ctx, p, st, m, answer)
 }
 
@@ -113,8 +118,32 @@ func (s *sender) take(p peer.ID) *rpcStream {
 		return nil
 	}
 	st := pool[len(pool)-1]
-	s.idle[p] = pool[:len(pool)-1]
+	s.drop(p, st)
 	return st
+}
+
+// drop takes a stream out of the pool, and reports whether it was there. The caller
+// holds mu.
+func (s *sender) drop(p peer.ID, st *rpcStream) bool {
+	i := slices.Index(s.idle[p], st)
+	if i < 0 {
+		return false
+	}
+	st.end.Stop()
+	if s.idle[p] = slices.Delete(s.idle[p], i, i+1); len(s.idle[p]) == 0 {
+		delete(s.idle, p)
+	}
+	return true
+}
+
+// expire closes a stream that has waited for long.
+func (s *sender) expire(p peer.ID, st *rpcStream) {
+	s.mu.Lock()
+	dropped := s.drop(p, st)
+	s.mu.Unlock()
+	if dropped {
+		st.Close()
+	}
 }
 
 func (s *sender) put(p peer.ID, st *rpcStream) {
@@ -125,6 +154,7 @@ func (s *sender) put(p peer.ID, st *rpcStream) {
 		return
 	}
 	s.idle[p] = append(s.idle[p], st)
+	st.end = time.AfterFunc(streamIdle, func() { s.expire(p, st) })
 }
 
 // OnDisconnect drops the streams of a peer that is gone.
@@ -132,6 +162,7 @@ func (s *sender) OnDisconnect(_ context.Context, p peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range s.idle[p] {
+		st.end.Stop()
 		st.Reset()
 	}
 	delete(s.idle, p)
@@ -144,6 +175,7 @@ func (s *sender) close() {
 	s.closed = true
 	for _, pool := range s.idle {
 		for _, st := range pool {
+			st.end.Stop()
 			st.Reset()
 		}
 	}

@@ -45,6 +45,9 @@ type Config struct {
 	// ScrubRate is how fast everything is read and hashed again, once a day, in bytes
 	// a second. Default: DefaultScrubRate; negative: not at all
 	ScrubRate int64
+	// MemTable is store.Options.MemTable: less than the default is for many nodes in
+	// one process.
+	MemTable int64
 	// Listener, if set, is used instead of Listen: one that outlives the process keeps
 	// clients waiting, and not refused, while it is started again.
 	Listener net.Listener
@@ -197,7 +200,7 @@ func (n *Node) Close() error {
 
 func (n *Node) openStore(ctx context.Context) error {
 	var err error
-	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop, MaxSize: n.cfg.MaxSize, MaxAge: n.cfg.MaxAge, ScrubRate: n.cfg.ScrubRate}); err != nil {
+	if n.store, err = openStore(ctx, n.cfg.Dir, store.Options{Logger: n.log, Heal: n.heal, MayDrop: n.mayDrop, MaxSize: n.cfg.MaxSize, MaxAge: n.cfg.MaxAge, ScrubRate: n.cfg.ScrubRate, MemTable: n.cfg.MemTable}); err != nil {
 		return err
 	}
 	n.later(n.store.Close)

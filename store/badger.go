@@ -57,6 +57,9 @@ func badgerOptions(dir string, o Options) badger.Options {
 		// A flipped bit in a table must be an error, not a wild offset.
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithLogger(badgerLog{o.Logger})
+	if o.MemTable > 0 {
+		b = b.WithMemTableSize(o.MemTable)
+	}
 	if o.tune != nil {
 		b = o.tune(b)
 	}

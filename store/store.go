@@ -32,6 +32,11 @@ type Options struct {
 	// ScrubRate is how fast Run re-reads the store, in bytes a second; 4 MiB when
 	// 0, not at all when negative.
 	ScrubRate int64
+	// MemTable is the memory, in bytes, that a table of new values takes before it is
+	// written to disk as a whole, and what a restart after a crash replays at most;
+	// 16 MiB when 0. It bounds the files of one zip: 2 MiB are enough for a
+	// thousand.
+	MemTable int64
 	// MayDrop is asked before a zip is dropped; false keeps it, because it may be
 	// the last copy in the mesh. Nil allows all.
 	MayDrop func(ctx context.Context, root verify.Digest) (bool, error)

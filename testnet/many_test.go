@@ -3,9 +3,11 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,7 +35,7 @@ func TestManyNodes(t *testing.T) {
 	}
 	s := surround(t, generated(t, 1, 3))
 	config := s.online()
-	config.P2P = []string{listen}
+	config.P2P, config.MemTable = []string{listen}, 2<<20
 	all := []*Office{s.Found("o0", config)}
 	token := all[0].Invite(node.Invitation{Role: "member", TTL: 24 * time.Hour, Uses: count})
 	t.Logf("| nodes | the last one's join, s | processor s so far | resident MiB | heap MiB | goroutines | descriptors |")
@@ -58,6 +60,7 @@ func TestManyNodes(t *testing.T) {
 		o.untilServed(path)
 	}
 	t.Logf("every node has served %s after %.1f s", path, time.Since(began).Seconds())
+	profileHeap(t)
 	if n := s.upstream.Counts()[outside.Zip]; n != 1 {
 		t.Errorf("%d requests for one zip by %d nodes, want 1", n, count)
 	}
@@ -107,6 +110,24 @@ func footprint(t *testing.T) string {
 	}
 	cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	return fmt.Sprintf("%.0f | %d | %d | %d | %d", cpu.Seconds(), resident(t)>>20, m.HeapAlloc>>20, runtime.NumGoroutine(), len(descriptors))
+}
+
+// profileHeap writes what is in use to the file that MESHPROXY_NODES_HEAP names, for
+// go tool pprof.
+func profileHeap(t *testing.T) {
+	t.Helper()
+	name := os.Getenv("MESHPROXY_NODES_HEAP")
+	if name == "" {
+		return
+	}
+	runtime.GC()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(pprof.WriteHeapProfile(f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // resident is this process's memory that is not in files, in bytes: Badger maps its
