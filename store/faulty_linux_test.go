@@ -68,14 +68,18 @@ func failAfter(t *testing.T, strace string, f fault, dir string, want map[string
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	end := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	defer end.Stop()
+	over, stopped := make(chan struct{}), make(chan struct{})
+	defer func() { close(over); <-stopped }()
+	go func() {
+		defer close(stopped)
+		if letWork(trace, over) {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
+	}()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		what, rest, _ := strings.Cut(lines.Text(), " ")
 		switch what {
-		case "open":
-			end.Reset(10 * time.Second)
 		case "record", "zip":
 			want[lines.Text()] = true
 		case "dropping":
@@ -85,8 +89,37 @@ func failAfter(t *testing.T, strace string, f fault, dir string, want map[string
 		}
 	}
 	_ = cmd.Wait() // it failed or was killed
-	if calls, err := os.ReadFile(trace); err != nil || !strings.Contains(string(calls), "INJECTED") {
-		t.Errorf("no call of %s failed: %v", f.call, err)
+	if !injected(trace) {
+		t.Errorf("no call of %s failed", f.call)
 	}
 	return failed
+}
+
+// letWork returns a few seconds after the first call has failed, so that what follows from that shows, or when over is
+// closed, which it tells by false. A process that never comes to such a call has two minutes.
+func letWork(trace string, over <-chan struct{}) bool {
+	end := time.After(2 * time.Minute)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !injected(trace) {
+		select {
+		case <-tick.C:
+		case <-over:
+			return false
+		case <-end:
+			return true
+		}
+	}
+	select {
+	case <-time.After(5 * time.Second):
+		return true
+	case <-over:
+		return false
+	}
+}
+
+// injected tells whether a call has failed.
+func injected(trace string) bool {
+	calls, err := os.ReadFile(trace)
+	return err == nil && strings.Contains(string(calls), "INJECTED")
 }
