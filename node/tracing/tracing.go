@@ -126,7 +126,9 @@ type sender struct {
 // ExportSpans implements sdktrace.SpanExporter.
 func (s *sender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	if err := s.SpanExporter.ExportSpans(ctx, spans); err != nil {
-		s.often.Do(func() { s.log.Warn("traces are lost: the collector does not take them", "spans", len(spans), "err", err) })
+		s.often.Do(func() {
+			s.log.Warn("traces are lost: the collector does not take them", "spans", len(spans), "err", err)
+		})
 	}
 	return nil // the SDK would print it
 }
