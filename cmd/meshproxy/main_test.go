@@ -27,6 +27,10 @@ func TestMain(m *testing.M) {
 // patience bounds every wait of a script; a quiet machine needs milliseconds.
 const patience = 60 * time.Second
 
+// raceOptions are those of the race detector in the programs that tests start. Left to
+// itself it has each of them sleep for a second before it ends.
+const raceOptions = "atexit_sleep_ms=10"
+
 // TestScripts runs the command line as its users do. Each script has a world of
 // its own outside: an upstream at $UPSTREAM and a checksum database at $SUMDB.
 func TestScripts(t *testing.T) {
@@ -82,6 +86,7 @@ func setUp(env *testscript.Env, archive string) error {
 		"XDG_RUNTIME_DIR=", "TMPDIR="+env.WorkDir,
 		"GOENV=off", "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-modcacherw", "GOPROXY=off", "GOSUMDB=off",
 		"GOCACHE="+home+"/gocache", "GOMODCACHE="+home+"/mod",
+		"GORACE="+raceOptions,
 		"UPSTREAM="+upstream.URL(), "SUMDB="+db.SpecAt(sums.URL()), "DEADDB="+db.SpecAt("http://127.0.0.1:1"),
 		"LOCAL=--listen=127.0.0.1:0", "P2P=--p2p=/ip4/127.0.0.1/tcp/0",
 	)

@@ -67,7 +67,7 @@ func (s *supervisor) start(args ...string) (pid int, stop func()) {
 	line := `LISTEN_PID=$$ exec meshproxy serve "$@"`
 	cmd := exec.Command("sh", append([]string{"-c", line, "sh", "--data", filepath.Join(s.dir, "d"), "--p2p", "/ip4/127.0.0.1/tcp/0",
 		"--no-lan", "--upstream", "off", "--sumdb", "off"}, args...)...)
-	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "NOTIFY_SOCKET="+s.notifyPath(), "XDG_CONFIG_HOME="+s.dir)
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "NOTIFY_SOCKET="+s.notifyPath(), "XDG_CONFIG_HOME="+s.dir, "GORACE="+raceOptions)
 	cmd.ExtraFiles = []*os.File{s.socket}
 	var log strings.Builder
 	cmd.Stderr = &log
