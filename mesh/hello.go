@@ -81,7 +81,7 @@ func (m *Mesh) hello(ctx context.Context, session *session, p peer.ID) (err erro
 		return err
 	}
 	if reply.Status == statusMoved {
-		return errors.Join(ErrMoved, m.heardMove(reply.Rotation))
+		return errors.Join(ErrMoved, m.heardMove(p, reply.Rotation))
 	}
 	if err := reply.Status.err(); err != nil {
 		return fmt.Errorf("hello to %s: %w", p, err)

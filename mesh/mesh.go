@@ -35,11 +35,12 @@ type Mesh struct {
 
 	moving   sync.Mutex // held while a rotation is followed; taken before entering
 	entering sync.Mutex // held while the node moves to a mesh; taken before mu
-	mu       sync.Mutex // guards roster, self, meshKey, moves
+	mu       sync.Mutex // guards roster, self, meshKey, moves, rivals
 	roster   *member.Roster
 	self     *member.Credential
 	meshKey  crypto.PrivKey // nil unless this node has it
 	moves    []move         // rotations followed, newest last
+	rivals   map[member.ID]string // rotations that stand against those followed: what to do
 	view     atomic.Pointer[member.View]
 	session  atomic.Pointer[session]
 

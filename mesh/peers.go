@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -188,13 +189,26 @@ func (b *peerBook) seen(p peer.ID) {
 	b.dirty = true
 }
 
+// unknown leaves of a hint the addresses that the book does not have: most it has,
+// and reading one takes longer than comparing. The caller holds mu.
+func (b *peerBook) unknown(h member.Hint) member.Hint {
+	c := b.known[h.Peer.Peer()]
+	if c == nil {
+		return h
+	}
+	known := func(raw []byte) bool {
+		return slices.ContainsFunc(c.addrs, func(a ma.Multiaddr) bool { return bytes.Equal(a.Bytes(), raw) })
+	}
+	return member.Hint{Peer: h.Peer, Addrs: slices.DeleteFunc(h.Addrs, known)}
+}
+
 // hear takes what others say about where members are. It is only ever a place to
 // dial: whoever answers there has to prove its key.
 func (b *peerBook) hear(hints []member.Hint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range hints[:min(len(hints), member.MaxMembers)] {
-		ai := addrInfo(h)
+		ai := addrInfo(b.unknown(h))
 		if ai.ID == "" || ai.ID == b.m.host.ID() || len(ai.Addrs) == 0 {
 			continue
 		}

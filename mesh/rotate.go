@@ -85,15 +85,21 @@ func (m *Mesh) follow(r *member.Rotation, key crypto.PrivKey) error {
 	m.moving.Lock()
 	defer m.moving.Unlock()
 	m.mu.Lock()
-	old := m.roster.Clone()
+	old, kept := m.roster.Clone(), len(m.moves)
 	m.mu.Unlock()
+	return m.moveOn(r, old, kept, key)
+}
+
+// moveOn moves this node from an old roster along with a rotation. The first kept of
+// the moves led to that roster. The caller holds moving.
+func (m *Mesh) moveOn(r *member.Rotation, old *member.Roster, kept int, key crypto.PrivKey) error {
 	roster, self, err := old.Follow(r, m.signer.Public, time.Now())
 	if err != nil {
 		return err
 	}
 	m.log.Warn("the mesh key was rotated", "by", r.By(), "old", r.Old(), "new", r.New())
 	p := &place{self: self, roster: roster, meshKey: key}
-	if err := m.saveMove(move{r, old}); err != nil {
+	if err := m.saveMove(move{r, old}, kept); err != nil {
 		return err
 	}
 	if err := m.save(p); err != nil {
@@ -102,9 +108,9 @@ func (m *Mesh) follow(r *member.Rotation, key crypto.PrivKey) error {
 	return m.enter(p)
 }
 
-func (m *Mesh) saveMove(v move) error {
+func (m *Mesh) saveMove(v move, kept int) error {
 	m.mu.Lock()
-	m.moves = append(m.moves, v)
+	m.moves = append(m.moves[:kept:kept], v)
 	m.moves = m.moves[max(0, len(m.moves)-maxMoves):]
 	var s movesState
 	for _, v := range m.moves {
@@ -206,19 +212,23 @@ func (m *Mesh) serveMoved(s network.Stream) {
 	err = w.receive(member.MaxRotation+64, &msg)
 	w.close(err)
 	if err == nil {
-		err = m.heardMove(msg.Rotation)
+		err = m.heardMove(s.Conn().RemotePeer(), msg.Rotation)
 	}
 	if err != nil && !errors.Is(err, member.ErrOtherMesh) {
 		m.log.Warn("a rotation is not followed", "from", s.Conn().RemotePeer(), "err", err)
 	}
 }
 
-func (m *Mesh) heardMove(raw []byte) error {
+func (m *Mesh) heardMove(from peer.ID, raw []byte) error {
 	r, err := member.ParseRotation(raw)
 	if err != nil {
 		return err
 	}
-	if err := m.follow(r, nil); err != nil {
+	err = m.follow(r, nil)
+	if errors.Is(err, member.ErrOtherMesh) {
+		return m.heardRival(from, r)
+	}
+	if err != nil {
 		return err
 	}
 	m.spawn(func(ctx context.Context) { m.tellMove(ctx, r) })
@@ -273,7 +283,7 @@ func (m *Mesh) offerMoves(ctx context.Context, p peer.ID) {
 	m.mu.Lock()
 	moves := slices.Clone(m.moves)
 	m.mu.Unlock()
-	for _, v := range moves {
+	for _, v := range slices.Backward(moves) { // who is not as far as that speaks only older protocols
 		if err := m.pushMove(ctx, p, v.rotation); err == nil {
 			return
 		}

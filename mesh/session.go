@@ -126,6 +126,8 @@ func (m *Mesh) oldHellos() []protocol.ID {
 		prefix := meshPrefix(v.rotation.Old())
 		id := (&session{prefix: prefix}).protocol(helloID)
 		m.host.SetStreamHandler(id, m.serveOldHello(prefix))
+		// Members of today tell by it of another rotation of the old key.
+		m.host.SetStreamHandler((&session{prefix: prefix}).protocol(movedID), m.serveMoved)
 		ids = append(ids, id)
 	}
 	return ids

@@ -21,7 +21,7 @@ func (n *Node) Peers(ctx context.Context) ([]Peer, error) {
 
 // alarms is what an operator must act on.
 func (n *Node) alarms() []string {
-	var list []string
+	list := n.mesh.Alarms()
 	for _, db := range n.databases {
 		if forks := len(db.Forks()); forks > 0 {
 			list = append(list, fmt.Sprintf("checksum database %s signed different histories (%d times); the evidence is in: meshproxy conflicts --json",

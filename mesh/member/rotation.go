@@ -15,6 +15,10 @@ const MaxRotation = 1 << 20
 // ErrRotation says that a rotation does not hold.
 var ErrRotation = errors.New("rotation of the mesh key does not hold")
 
+// ErrDivided says that a mesh key was rotated twice, and that no rule says for whom
+// which of the two counts.
+var ErrDivided = errors.New("two rotations of the mesh key stand against each other")
+
 const domainRotation = "meshproxy rotation v1"
 
 type rotationWire struct {
@@ -59,6 +63,23 @@ func (r *Rotation) At() time.Time { return time.Unix(r.payload.At, 0).UTC() }
 // Takes reports whether the rotation takes a node along.
 func (r *Rotation) Takes(node Key) bool {
 	return slices.ContainsFunc(r.credentials, func(c *Credential) bool { return c.Subject() == node })
+}
+
+// Beats reports whether, of two rotations of one mesh key, made on two sides of a
+// partition, everybody follows r and not o: the one that leaves the other's author
+// behind, else the one made first. If both leave the other's author behind, no
+// member can say who is right: it is ErrDivided.
+func (r *Rotation) Beats(o *Rotation) (bool, error) {
+	without, left := !r.Takes(o.By()), !o.Takes(r.By())
+	switch {
+	case without && left:
+		return false, fmt.Errorf("%w: %s and %s leave each other behind", ErrDivided, r.By().Peer(), o.By().Peer())
+	case without != left:
+		return without, nil
+	case r.payload.At != o.payload.At:
+		return r.payload.At < o.payload.At, nil
+	}
+	return r.id.Compare(o.id) < 0, nil
 }
 
 // Author is the author's old credential, and those that it rests on.
