@@ -38,8 +38,8 @@ type Mesh struct {
 	mu       sync.Mutex // guards roster, self, meshKey, moves, rivals
 	roster   *member.Roster
 	self     *member.Credential
-	meshKey  crypto.PrivKey // nil unless this node has it
-	moves    []move         // rotations followed, newest last
+	meshKey  crypto.PrivKey       // nil unless this node has it
+	moves    []move               // rotations followed, newest last
 	rivals   map[member.ID]string // rotations that stand against those followed: what to do
 	view     atomic.Pointer[member.View]
 	session  atomic.Pointer[session]
