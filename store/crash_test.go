@@ -98,8 +98,10 @@ func crashStep(s *Store, r *rand.Rand, say func(string, ...any)) error {
 		return nil
 	case 4:
 		if r.IntN(20) == 0 {
-			_, err := s.GC(ctx, GCOptions{Reclaim: true})
-			return err
+			if _, err := s.GC(ctx, GCOptions{}); err != nil {
+				return err
+			}
+			return s.reclaim(ctx) // GC would not find it worth it
 		}
 		return s.SetMeta("name", []byte(m.Version))
 	default:

@@ -19,7 +19,7 @@ type GCOptions struct {
 	MaxSize  int64         // drop the zips that were read longest ago until files take less than this, in bytes
 	MaxAge   time.Duration // drop zips that were not read for this long
 	DryRun   bool          // drop nothing, only report what would be
-	Reclaim  bool          // give space back to the disk even when nothing was dropped
+	Reclaim  bool          // give space back to the disk even when little was dropped: where a table's worth is to be had
 	Progress func(Progress)
 }
 
@@ -88,7 +88,7 @@ func (s *Store) GC(ctx context.Context, o GCOptions) (*GCReport, error) {
 	}
 	g.report.FreedBytes = max(0, before-s.Accounting().FileBytes)
 	garbage := s.garbage.Add(g.report.FreedBytes)
-	if err == nil && (o.Reclaim || garbage >= minReclaim) {
+	if err == nil && (garbage >= minReclaim || o.Reclaim && s.slack() >= s.db.Opts().MemTableSize) {
 		if err = s.reclaim(ctx); err == nil {
 			s.garbage.Add(-garbage)
 		}

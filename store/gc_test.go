@@ -120,6 +120,23 @@ func TestGCGivesSpaceBack(t *testing.T) {
 	checkStore(t, s)
 }
 
+// TestGCLeavesLittleAlone: where there is nothing to be had, giving space back is not
+// tried, which would write much and make the store larger.
+func TestGCLeavesLittleAlone(t *testing.T) {
+	s := openTest(t, t.TempDir(), smallOptions())
+	m := module.Version{Path: "example.test/m", Version: "v1.0.0"}
+	putZip(t, s, m, makeZip(t, m, testFile{"f", noise(1 << 20)}))
+	for range 2 {
+		report, err := s.GC(context.Background(), GCOptions{Reclaim: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if grown := report.DiskAfter - report.DiskBefore; grown > 1<<20 {
+			t.Errorf("gc wrote %d bytes to a store that had nothing to give", grown)
+		}
+	}
+}
+
 func TestPinPatterns(t *testing.T) {
 	for _, tc := range []struct {
 		pattern, path, version string

@@ -128,6 +128,10 @@ func (s *Store) flushed(ctx context.Context) error {
 	return nil
 }
 
+// slack is the space on disk beyond that of the files that are held: most of it is
+// garbage, or overhead that no collection gives back.
+func (s *Store) slack() int64 { return s.DiskUsage() - s.Accounting().FileBytes }
+
 // DiskUsage is the space that the store's files take on disk, in bytes.
 func (s *Store) DiskUsage() int64 { return diskUsage(s.data) + diskUsage(s.spool()) }
 
