@@ -23,7 +23,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: testnet build run test check fmt tidy vet lint race unit fuzz bench sim demo soak cross deb clean help
+.PHONY: testnet build run test check fmt tidy vet lint race unit fuzz bench sim demo soak breakage cross deb clean help
 
 build: ## bin/meshproxy
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -80,11 +80,14 @@ sim: ## thousands of simulated members: the results and plots of docs/scale.md, 
 demo: build ## two offices, one cache, on this machine; ends by itself
 	$(GO) run ./testnet/demo -bin bin/meshproxy
 
-testnet: build ## offices for people to try, on this machine; as root with ROOT=-root also lines between them
+testnet: build ## offices for people to try, on this machine, with lines between them; as root with ROOT=-root emulated networks
 	$(GO) run ./testnet/up -bin bin/meshproxy $(ROOT)
 
-soak: ## the whole-mesh tests again and again for SOAKTIME
+soak: ## random stories of a whole mesh for SOAKTIME; one that fails is shrunk and printed
 	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...
+
+breakage: ## breaks promises in the code, and demands that their tests fail
+	$(GO) run ./testnet/breakage
 
 # What offices run on. Only the first time is it slow: the build cache serves the rest.
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/arm64 windows/amd64

@@ -1,9 +1,9 @@
 // Command up brings up a mesh of offices on this machine for people to try: real
 // processes of the real binary, each with its GOPROXY line and its pages, and a
-// prompt that cuts, kills and counts. With -root each office stands in a network
-// namespace of its own, and the lines between them have a latency, a rate and
-// losses (package wan); without it offices meet over loopback, whose lines are as
-// they are. Everything ends with the command.
+// prompt that cuts, kills and counts. The lines between them have a latency and a
+// rate. With -root each office stands in a network namespace of its own, with an
+// address, packets and losses (package wan); without it offices meet over loopback,
+// through proxies (package toxic). Everything ends with the command.
 //
 // It is a program of its own and no command of meshproxy, because the binary that
 // ships holds nothing of the test world.
@@ -51,11 +51,12 @@ func main() {
 	var rate string
 	flag.StringVar(&c.bin, "bin", "bin/meshproxy", "the meshproxy `binary`")
 	flag.IntVar(&c.offices, "offices", 5, "how many `offices`")
-	flag.BoolVar(&c.root, "root", false, "put each office into a network of its own (takes root); without it the flags below mean nothing")
+	flag.BoolVar(&c.root, "root", false, "put each office into a network of its own, which takes root; without it they meet through proxies on loopback")
 	flag.DurationVar(&rtt, "rtt", 50*time.Millisecond, "`time` there and back between two offices")
 	flag.DurationVar(&c.path.Jitter, "jitter", 0, "up to so much `time` more, one way")
-	flag.Float64Var(&c.path.Loss, "loss", 0, "`part` of the packets that are lost, 0 to 1")
-	flag.StringVar(&rate, "rate", "100mbit", "what an office's line carries in a second, in `bits`: 100mbit, 1gbit")
+	flag.Float64Var(&c.path.Loss, "loss", 0, "`part` of the packets that are lost, 0 to 1 (-root)")
+	flag.Float64Var(&c.path.Reorder, "reorder", 0, "`part` of the packets that are overtaken by later ones, 0 to 1 (-root)")
+	flag.StringVar(&rate, "rate", "100mbit", "what an office's line, or without -root each line between two, carries in a second, in `bits`: 100mbit, 1gbit")
 	flag.StringVar(&c.upstream, "upstream", "", "the first office's upstream, a `URL`; the others have none. Empty is the machine's own")
 	flag.StringVar(&c.sumdb, "sumdb", "", "the checksum database of all offices; empty is the machine's own")
 	flag.Parse()
@@ -86,6 +87,10 @@ func (c *config) check(rate string) error {
 		return errors.New("-rtt and -jitter: want no time below zero")
 	case c.path.Loss < 0 || c.path.Loss > 1:
 		return fmt.Errorf("-loss %v: want 0 to 1", c.path.Loss)
+	case c.path.Reorder < 0 || c.path.Reorder > 1:
+		return fmt.Errorf("-reorder %v: want 0 to 1", c.path.Reorder)
+	case !c.root && (c.path.Loss > 0 || c.path.Reorder > 0):
+		return errors.New("-loss and -reorder: there are packets with -root only")
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/meshproxy/meshproxy/testnet/outside"
 	"github.com/meshproxy/meshproxy/testnet/process"
+	"github.com/meshproxy/meshproxy/testnet/toxic"
 	"github.com/meshproxy/meshproxy/testnet/wan"
 )
 
@@ -30,7 +31,8 @@ type room struct {
 	bin      process.Binary
 	dir      string
 	out      io.Writer
-	net      *wan.Network // nil without -root
+	net      *wan.Network   // nil without -root
+	links    *toxic.Network // nil with -root
 	internet *outside.Server
 	offices  []*office
 }
@@ -38,7 +40,8 @@ type room struct {
 // office is one of them.
 type office struct {
 	name    string
-	site    *wan.Site // nil without -root
+	site    *wan.Site   // nil without -root
+	place   *toxic.Site // nil with -root
 	running *process.Office
 	url     string // for this machine
 	door    *http.Server
@@ -49,19 +52,22 @@ const officePort = "127.0.0.1:3000"
 
 // open brings up the network and the offices, the first of which has the upstream.
 func (r *room) open(ctx context.Context) error {
-	if r.root {
-		if err := r.openNetwork(); err != nil {
-			return err
-		}
+	if !r.root {
+		r.links = toxic.New(toxic.Path{Latency: r.path.Latency, Jitter: r.path.Jitter, Rate: r.rate})
+	} else if err := r.openNetwork(); err != nil {
+		return err
 	}
 	for i := range r.config.offices {
 		o := &office{name: fmt.Sprint("office", i+1)}
 		r.offices = append(r.offices, o)
+		var err error
 		if r.net != nil {
-			var err error
-			if o.site, err = r.net.Attach(o.name, wan.Setup{Rate: r.rate}); err != nil {
-				return err
-			}
+			o.site, err = r.net.Attach(o.name, wan.Setup{Rate: r.rate})
+		} else {
+			o.place, err = r.links.Attach(o.name)
+		}
+		if err != nil {
+			return err
 		}
 		if err := r.start(ctx, o, true); err != nil {
 			return err
@@ -132,8 +138,9 @@ func (r *room) start(ctx context.Context, o *office, isNew bool) error {
 	}
 	if o.site != nil {
 		opts.At, opts.Listen, opts.P2P = o.site, officePort, []string{}
-	} else if o.url != "" {
-		opts.Listen = strings.TrimPrefix(o.url, "http://")
+	} else {
+		opts.Listen = strings.TrimPrefix(o.url, "http://") // where it was before
+		opts.P2P, opts.Flags = []string{o.place.P2P()}, append(opts.Flags, "--announce", o.place.Front())
 	}
 	running, err := r.bin.Start(ctx, filepath.Join(r.dir, o.name), opts)
 	if err != nil {
@@ -184,6 +191,9 @@ func (r *room) close() error {
 	if r.net != nil {
 		errs = append(errs, r.net.Close())
 	}
+	if r.links != nil {
+		errs = append(errs, r.links.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -194,14 +204,17 @@ func (r *room) welcome() {
 		t.AppendRow(table.Row{o.name, "export GOPROXY=" + o.url, o.url + "/ui/"})
 	}
 	fmt.Fprintln(r.out, t.Render())
-	if r.net != nil {
-		fmt.Fprintf(r.out, "Between two offices: %v there and back, %sbit/s at each. ", 2*r.path.Latency, humanize.SIWithDigits(float64(r.rate), 0, ""))
+	where := "at each"
+	if r.net == nil {
+		where = "between each two"
 	}
+	fmt.Fprintf(r.out, "Between two offices: %v there and back, %sbit/s %s. ", 2*r.path.Latency, humanize.SIWithDigits(float64(r.rate), 0, ""), where)
 	fmt.Fprintf(r.out, "%s alone has an upstream. Type help.\n", r.offices[0].name)
 }
 
-const help = `cut A B      no packet passes between two offices (-root)
-heal [A B]   between these again, or everywhere (-root)
+const help = `cut A B      nothing passes between two offices
+cut-way A B  nothing passes from the first to the second
+heal [A B]   between these again, or everywhere
 kill A       end the process, at once
 freeze A     stop it where it is; thaw A lets it go on
 start A      start it again on its data
@@ -210,7 +223,7 @@ quit         end everything`
 
 // do is one line of the prompt.
 func (r *room) do(ctx context.Context, command string, names []string) error {
-	wanted := map[string]int{"cut": 2, "kill": 1, "freeze": 1, "thaw": 1, "start": 1}
+	wanted := map[string]int{"cut": 2, "cut-way": 2, "kill": 1, "freeze": 1, "thaw": 1, "start": 1}
 	if n, ok := wanted[command]; ok && len(names) != n || command == "heal" && len(names) != 0 && len(names) != 2 {
 		return fmt.Errorf("%s: %d offices; type help", command, len(names))
 	}
@@ -226,8 +239,12 @@ func (r *room) do(ctx context.Context, command string, names []string) error {
 	case "help":
 		_, err := fmt.Fprintln(r.out, help)
 		return err
-	case "cut", "heal":
-		return r.cut(command == "cut", who)
+	case "cut":
+		return errors.Join(r.cut(who[0], who[1], true), r.cut(who[1], who[0], true))
+	case "cut-way":
+		return r.cut(who[0], who[1], true)
+	case "heal":
+		return r.heal(who)
 	case "stats":
 		return r.stats(ctx)
 	case "start":
@@ -256,22 +273,29 @@ func (o *office) signal(command string) error {
 	return nil
 }
 
-func (r *room) cut(cut bool, who []*office) error {
+// cut lets nothing pass from one office to another, or lets it pass again.
+func (r *room) cut(from, to *office, cut bool) error {
 	if r.net == nil {
-		return errors.New("over loopback there is nothing to cut: start with -root")
+		return r.links.CutOneWay(from.place, to.place, cut)
 	}
-	if len(who) == 2 {
-		r.net.Cut(who[0].site, who[1].site, cut)
-		return nil
+	r.net.CutOneWay(from.site, to.site, cut)
+	return nil
+}
+
+// heal mends what is cut between two offices, or between all if none is named.
+func (r *room) heal(who []*office) error {
+	if len(who) == 0 {
+		who = r.offices
 	}
-	for _, a := range r.offices {
-		for _, b := range r.offices {
+	var errs []error
+	for _, a := range who {
+		for _, b := range who {
 			if a != b {
-				r.net.CutOneWay(a.site, b.site, false)
+				errs = append(errs, r.cut(a, b, false))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // statsTime is how long an office may take to say how it is; a frozen one does not.
@@ -298,14 +322,23 @@ func (r *room) stats(ctx context.Context) error {
 		t.AppendRow(row)
 	}
 	fmt.Fprintln(r.out, t.Render())
-	if r.net == nil {
-		return nil
-	}
+	_, err := fmt.Fprintln(r.out, r.traffic().Render())
+	return err
+}
+
+// traffic is what went between sites so far.
+func (r *room) traffic() table.Writer {
 	lines := table.NewWriter()
+	if r.net == nil {
+		lines.AppendHeader(table.Row{"from", "to", "connections", "bytes"})
+		for _, l := range r.links.Traffic() {
+			lines.AppendRow(table.Row{l.From.Name(), l.To.Name(), l.Dialled, humanize.Bytes(uint64(l.Bytes))})
+		}
+		return lines
+	}
 	lines.AppendHeader(table.Row{"from", "to", "packets", "bytes", "lost"})
 	for _, l := range r.net.Traffic() {
 		lines.AppendRow(table.Row{l.From.Name(), l.To.Name(), l.Packets, humanize.Bytes(uint64(l.Bytes)), l.Dropped})
 	}
-	_, err := fmt.Fprintln(r.out, lines.Render())
-	return err
+	return lines
 }
