@@ -227,8 +227,18 @@ func (x *Exchange) claimAt(ctx context.Context, home peer.ID, c claimed, req *cl
 	unhook := context.AfterFunc(ctx, cancel)
 	t := &remoteTurn{x: x, c: c, at: home, cancel: cancel}
 	r, err := t.open(sctx, req)
+	doubt := x.doubt(home, c)
 	for err == nil && r.State == claimWait {
-		err = t.l.recv(&r, maxClaim)
+		var out *Claim
+		if out, err = doubt.waits(sctx, r); out != nil {
+			unhook()
+			t.close(nil)
+			return out, nil
+		}
+		if err == nil {
+			r = claimReply{}
+			err = t.l.recv(&r, maxClaim)
+		}
 	}
 	if err == nil && r.State == claimFetch {
 		if !unhook() {

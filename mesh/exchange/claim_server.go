@@ -69,6 +69,18 @@ func (r *claimRequest) check() (c claimed, err error) {
 	return c, nil
 }
 
+// request is what check made c of, but for whom the claimant tried.
+func (c *claimed) request() *claimRequest {
+	req := &claimRequest{MaxAge: uint64(c.maxAge / time.Second), Tried: rawPeers(c.tried)}
+	if c.name == (verify.Name{}) {
+		req.Key = c.key
+	} else {
+		w := toWire(c.name)
+		req.Name = &w
+	}
+	return req
+}
+
 // known answers a claim from what this node has, without a claim.
 func (x *Exchange) known(c claimed) (claimReply, bool) {
 	if c.name == (verify.Name{}) {
@@ -157,6 +169,10 @@ func (x *Exchange) answerClaim(ctx context.Context, from peer.ID, l *link) error
 	}
 	if !x.shares(from, c.path()) {
 		return l.send(&claimReply{State: claimDeclined}, maxClaim)
+	}
+	if req.Probe {
+		reply := x.answerProbe(c)
+		return l.send(&reply, maxClaim)
 	}
 	if p, ok := x.nearer(from, c, peersOf(req.Unreached)); ok {
 		return l.send(&claimReply{State: claimNearer, Holders: rawPeers([]peer.ID{p})}, maxClaim)
@@ -253,7 +269,7 @@ func (s *claimSession) run(ctx context.Context, reports <-chan *claimReport) err
 				return err
 			}
 			// Also a fetcher wants to know that its home peer lives.
-			if err := s.say(claimReply{State: claimWait}); err != nil {
+			if err := s.say(s.x.wait(s.c)); err != nil {
 				return err
 			}
 		case <-ctx.Done():

@@ -56,15 +56,18 @@
 //	asker    filesOpen        module, version, root, class of traffic, whether
 //	                          the listing is wanted, and roots of releases whose
 //	                          listings the asker has (maxBases)
-//	answerer filesOpened      status; if the listing is wanted, its size, the
-//	                          size of its zstd frame, and which of the bases
-//	                          served as the frame's dictionary
+//	answerer filesOpened      status; what it has and who else fetches it there; if
+//	                          the listing is wanted, its size, the size of its
+//	                          zstd frame, and which of the bases served as the
+//	                          frame's dictionary
 //	answerer                  the zstd frame, maxListingFrame at most
 //
 // and then, any number of times, several requests outstanding at once:
 //
 //	asker    filesWant        indices of lines in the listing, maxWant at most;
-//	                          for the first one, an offset into its raw stream
+//	                          for the first one, an offset into its raw stream;
+//	                          whether to tell what the answerer has by now
+//	answerer fileHead         if so: only that, before the files
 //	answerer fileHead         for each, in the order asked: index, method, CRC-32,
 //	                          both sizes; or Missing
 //	answerer                  the raw stream from the offset on, CompressedSize
@@ -75,13 +78,19 @@
 // closes its side when it wants no more. Holders of one root agree on the
 // listing, so an index means the same file to all of them.
 //
+// What an answerer has is all, or a set of lines while it is fetching itself. Those
+// who fetch a release at the same time are named to each other, maxHolders at a time,
+// and get from each other what each has verified.
+//
 // ## /meshproxy/claim/1: who shall fetch this?
 //
 //	asker    claimRequest     a name of a file, or another key; how old an answer
 //	                          may be; whether the asker is already fetching;
 //	                          holders that it tried in vain (maxHolders); nearer
-//	                          members that it could not claim at (maxHolders)
-//	answerer claimReply*      wait (repeated every heartbeat), fetch, holders,
+//	                          members that it could not claim at (maxHolders);
+//	                          or whether this is a probe and no claim
+//	answerer claimReply*      wait (repeated every heartbeat, with who fetches),
+//	                          fetch, holders,
 //	                          answer, refused, failed, nearer: go there, or
 //	                          declined: go to the next home peer
 //	asker    claimReport*     after fetch: alive (repeated every heartbeat, with
@@ -92,7 +101,10 @@
 // The open stream is the lease: it ends with a report, with the stream, when no
 // heartbeat arrives for leaseTimeout, or when the counter stands still for the
 // time that Config.Stall says; then the next waiter is told to fetch. A waiter
-// that hears nothing for leaseTimeout goes to the next home peer.
+// that hears nothing for leaseTimeout goes to the next home peer. So does one that
+// finds nobody who fetches: from firstDoubt on it probes the fetcher that it is told
+// of, who answers a probe with alive and its counter of progress, with what it has, or
+// with ended.
 //
 // ## /meshproxy/answers/1: what do you know of these keys?
 //

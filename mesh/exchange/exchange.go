@@ -118,6 +118,8 @@ type Exchange struct {
 	limits  *limits
 	holders *holderTable
 	desk    *desk
+	crowd   *crowd
+	leases  *leaseTable
 	metrics *metrics
 	notify  *network.NotifyBundle
 	repair  repairSignals
@@ -150,6 +152,8 @@ func New(cfg Config) *Exchange {
 		limits:  newLimits(cfg.Up, cfg.Down),
 		holders: newHolderTable(),
 		desk:    newDesk(time.Now),
+		crowd:   newCrowd(),
+		leases:  newLeaseTable(),
 		repair:  newRepairSignals(),
 		drops:   drops{until: map[verify.Digest]time.Time{}},
 	}

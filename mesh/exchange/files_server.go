@@ -39,6 +39,7 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 	if !ok {
 		return l.send(&filesOpened{Status: filesAbsent}, maxOpen)
 	}
+	defer x.crowd.enter(root, from)()
 	if err := x.sendOpened(l, from, &open, root, text); err != nil {
 		return err
 	}
@@ -55,6 +56,11 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 				return nil
 			}
 			return err
+		}
+		if want.Tell {
+			if err := l.send(&fileHead{Holding: x.holding(root, from)}, maxHead); err != nil {
+				return err
+			}
 		}
 		if err := x.sendFiles(ctx, l, listing, &want); err != nil {
 			return err
@@ -82,8 +88,8 @@ func (x *Exchange) heldListing(p peer.ID, m module.Version, root verify.Digest) 
 }
 
 func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.Digest, text []byte) error {
-	m := filesOpened{Status: filesPartial}
-	if x.cfg.Backend.HasZip(root) {
+	m := filesOpened{Status: filesPartial, Holding: x.holding(root, to)}
+	if m.Holding.Whole {
 		m.Status = filesReady
 	}
 	if !open.Listing {

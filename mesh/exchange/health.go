@@ -3,6 +3,7 @@ package exchange
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -22,7 +23,8 @@ const (
 // delivered, when they failed, and how often they sent bytes that do not hash.
 // It has no goroutines and asks nobody.
 type health struct {
-	now func() time.Time
+	now      func() time.Time
+	failures atomic.Uint64 // of all peers together, since the start
 
 	mu    sync.Mutex // guards peers and what they point to
 	peers map[peer.ID]*conduct
@@ -106,6 +108,7 @@ func (h *health) late(p peer.ID) {
 // failed notes that p could not be reached or broke off. Until the backoff is
 // over it is passed over where there is a choice.
 func (h *health) failed(p peer.ID) {
+	h.failures.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := h.of(p)

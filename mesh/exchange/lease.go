@@ -54,7 +54,9 @@ var (
 func (x *Exchange) lease(t turn) (*Claim, error) {
 	ctx, stop := context.WithCancel(x.ctx)
 	l := &Lease{x: x, turn: t, stop: stop, lost: make(chan struct{}), kept: make(chan struct{})}
+	x.leases.add(t.claim().key, l)
 	if !x.start(func() { l.keep(ctx) }) {
+		x.leases.drop(t.claim().key, l)
 		stop()
 		t.close(ErrClosed)
 		return nil, ErrClosed
@@ -95,14 +97,8 @@ func (l *Lease) keep(ctx context.Context) {
 // resume claims again for a fetch that is under way. It returns nil if there is
 // no need to fetch any more.
 func (x *Exchange) resume(ctx context.Context, c claimed) turn {
-	req := &claimRequest{Fetching: true, MaxAge: uint64(c.maxAge / time.Second)}
-	if c.name == (verify.Name{}) {
-		req.Key = c.key
-	} else {
-		w := toWire(c.name)
-		req.Name = &w
-	}
-	c.fetching = true
+	req := c.request()
+	req.Fetching, c.fetching = true, true
 	search := x.homesFor(c)
 	for {
 		home, err := search.next(ctx)
@@ -178,6 +174,7 @@ func (l *Lease) end(ctx context.Context, m *claimReport) error {
 	}
 	l.ended = true
 	l.mu.Unlock()
+	defer l.x.leases.drop(l.turn.claim().key, l)
 	l.stop()
 	<-l.kept // heartbeats have ended, so the turn is this goroutine's alone
 	if m == nil || l.settled() {

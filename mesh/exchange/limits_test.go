@@ -101,7 +101,8 @@ func TestClientsGoFirst(t *testing.T) {
 			received := func() int64 { return int64(asker.x.limits.recd.Load()) }
 			eventually(t, "the copy is under way", func() bool { return received() > paceChunk })
 			before := received()
-			stats, err := asker.fetch(t.Context(), wanted, holder.id())
+			asker.class = Client
+			stats, err := asker.begin(wanted, holder.id()).Done(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -30,13 +30,14 @@ func newMetrics(in prometheus.Registerer, x *Exchange) *metrics {
 		pulled:     counter("pulled_total", "Files asked of peers, by what became of them.", "result"),
 		pushes:     counter("pushes_total", "Records pushed to this node, by what became of them.", "result"),
 	}
-	bytes := func(name, help string, f func() uint64) prometheus.Collector {
+	read := func(name, help string, f func() uint64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help},
 			func() float64 { return float64(f()) })
 	}
 	m.all = []prometheus.Collector{m.lies, m.repaired, m.turnedAway, m.claims, m.pulled, m.pushes,
-		bytes("sent_bytes_total", "Bytes sent to members by the exchange.", x.limits.sent.Load),
-		bytes("received_bytes_total", "Bytes received from members by the exchange.", x.limits.recd.Load),
+		read("sent_bytes_total", "Bytes sent to members by the exchange.", x.limits.sent.Load),
+		read("received_bytes_total", "Bytes received from members by the exchange.", x.limits.recd.Load),
+		read("peer_failures_total", "Times that a member could not be reached, broke off or was silent for too long.", x.health.failures.Load),
 	}
 	if in != nil {
 		in.MustRegister(m.all...)

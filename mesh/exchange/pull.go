@@ -77,8 +77,10 @@ type Transfer struct {
 	askedDHT bool
 	active   int
 	sources  map[peer.ID]*source // those active
+	partial  map[peer.ID]bool    // holders that are fetching, too
+	news     time.Time           // when one of these last had more than before
 	stats    PullStats
-	peerErr  error // last error of a peer
+	peerErr  error // of all peers that failed
 	failed   error // of this node
 	err      error // set before ended is closed
 }
@@ -105,7 +107,7 @@ func (x *Exchange) Begin(ctx context.Context, req PullRequest) (*Transfer, error
 		x: x, req: req, start: time.Now(), ended: make(chan struct{}), stuck: make(chan struct{}, 1),
 		cancel:  func(err error) { cancel(err); undo() },
 		buffers: semaphore.NewWeighted(maxBuffered),
-		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{}, sources: map[peer.ID]*source{},
+		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{}, sources: map[peer.ID]*source{}, partial: map[peer.ID]bool{},
 		stats: PullStats{From: map[peer.ID]int64{}},
 	}
 	over := func() {}
@@ -118,8 +120,10 @@ func (x *Exchange) Begin(ctx context.Context, req PullRequest) (*Transfer, error
 		t.cancel(err)
 		return nil, fmt.Errorf("pull %v: %w", req.Module, err)
 	}
-	if !x.start(func() { defer over(); t.run(tctx, first) }) {
+	done := x.crowd.fetching(t)
+	if !x.start(func() { defer over(); defer done(); t.run(tctx, first) }) {
 		over()
+		done()
 		first.end(ErrClosed)
 		t.cancel(ErrClosed)
 		return nil, ErrClosed
@@ -312,7 +316,7 @@ func (t *Transfer) supervise(ctx context.Context) error {
 		t.mu.Lock()
 		left, failed, changed := t.sched.left, t.failed, t.changed
 		more := t.active < maxActive && t.sched.waiting()
-		idle := (t.active == 0 && !t.sched.verifying()) || (t.sched.stuck() && t.sched.idle())
+		idle := (t.active == 0 && !t.sched.verifying()) || (t.sched.stuck() && t.sched.idle() && !t.crowded())
 		t.mu.Unlock()
 		switch {
 		case left == 0:
@@ -347,6 +351,7 @@ func (t *Transfer) spawn(s *source) {
 	t.mu.Lock()
 	t.active++
 	t.sources[s.peer] = s
+	t.news = time.Now()
 	t.sched.join(s.peer, t.x.health.speed(s.peer))
 	t.mu.Unlock()
 	t.workers.Add(1)
@@ -360,12 +365,14 @@ func (t *Transfer) spawn(s *source) {
 		delete(t.sources, s.peer)
 		t.sched.lost(s.peer)
 		switch {
-		case errors.Is(err, errRestart) && s.restarts < maxRestarts:
+		case errors.Is(err, errDry):
+			t.tried[s.peer] = false // until it is named again
+		case (errors.Is(err, errRestart) || s.brokeOff(err)) && s.restarts < maxRestarts:
 			t.restarts[s.peer] = s.restarts + 1
 			t.tried[s.peer] = false
 			t.addHolders([]peer.ID{s.peer})
 		case err != nil:
-			t.peerErr = err
+			t.peerErr = errors.Join(t.peerErr, fmt.Errorf("%v: %w", s.peer, err))
 		}
 		t.wake()
 	}

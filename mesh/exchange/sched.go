@@ -12,6 +12,7 @@ import (
 // How much a scheduler asks of one peer at a time.
 const (
 	minWindow   = 16                     // files outstanding
+	crowdWindow = 2                      // the same when others fetch the same: what is outstanding here cannot be had from them
 	maxWindow   = 256                    //
 	windowTime  = 300 * time.Millisecond // what a window should last, by the peer's measured speed
 	maxDoubled  = 2                      // peers that one file is asked of at once
@@ -30,6 +31,8 @@ type sched struct {
 	queue []int // positions of items to be asked, next first
 	left  int   // items not done
 	peers map[peer.ID]*worker
+
+	crowded bool // others fetch the same, see crowd
 }
 
 // item is one distinct file to be had.
@@ -51,6 +54,9 @@ type worker struct {
 	arrived int       // files since began
 	bytes   int64     // since began
 	best    float64   // highest rate measured, in bytes a second
+
+	holding *holding // what it says that it has; nil is unknown
+	has     int      // lines in holding.Have
 }
 
 // rate is how many bytes a second w delivers; 0 is unknown.
@@ -89,11 +95,18 @@ func (s *sched) join(p peer.ID, speed float64) {
 // window is how many files may be outstanding at a peer: at first an equal share
 // of half of what is left, then as many as it sends in windowTime.
 func (s *sched) window(w *worker, now time.Time) int {
-	if w.arrived < minWindow {
+	least := minWindow
+	if s.crowded {
+		least = crowdWindow
+	}
+	if w.arrived < least {
+		if s.crowded {
+			return least
+		}
 		return min(max(s.left/(2*len(s.peers)), minWindow), maxWindow)
 	}
 	rate := float64(w.arrived) / max(now.Sub(w.began), time.Millisecond).Seconds()
-	return min(max(int(rate*windowTime.Seconds()), minWindow), maxWindow)
+	return min(max(int(rate*windowTime.Seconds()), least), maxWindow)
 }
 
 // take returns positions of files to ask of p now; none if it has enough to do,
@@ -105,7 +118,10 @@ func (s *sched) take(p peer.ID, now time.Time) []int {
 	if len(w.asked) > 0 && room < window/2 {
 		return nil // few at a time would be a message each
 	}
-	batch := s.fromQueue(w, room)
+	batch := s.fromQueue(w, room, s.crowded && (w.holding == nil || w.holding.Whole))
+	if len(batch) == 0 && len(w.asked) == 0 {
+		batch = s.fromQueue(w, room, false)
+	}
 	if len(batch) == 0 && len(w.asked) == 0 {
 		batch = s.steal(p, w, now)
 	}
@@ -123,7 +139,9 @@ func (s *sched) take(p peer.ID, now time.Time) []int {
 	return batch
 }
 
-func (s *sched) fromQueue(w *worker, room int) (batch []int) {
+// fromQueue takes at most room files that w has; with rare, only those that others
+// who are fetching do not have.
+func (s *sched) fromQueue(w *worker, room int, rare bool) (batch []int) {
 	kept := s.queue[:0:len(s.queue)]
 	for n, i := range s.queue {
 		switch {
@@ -132,7 +150,7 @@ func (s *sched) fromQueue(w *worker, room int) (batch []int) {
 			s.queue = kept
 			return batch
 		case s.items[i].done, s.items[i].here:
-		case w.lacks[i]:
+		case s.lacks(w, i), rare && !s.rare(i):
 			kept = append(kept, i)
 		default:
 			batch = append(batch, i)
@@ -153,7 +171,7 @@ func (s *sched) steal(p peer.ID, w *worker, now time.Time) []int {
 		var can []int
 		for _, i := range other.asked {
 			it := &s.items[i]
-			if !it.done && !it.here && it.part == nil && !w.lacks[i] && len(it.on) < maxDoubled && now.Sub(it.since) >= stealAfter {
+			if !it.done && !it.here && it.part == nil && !s.lacks(w, i) && len(it.on) < maxDoubled && now.Sub(it.since) >= stealAfter {
 				can = append(can, i)
 			}
 		}
@@ -241,7 +259,7 @@ func (s *sched) unask(p peer.ID, i int) {
 func (s *sched) slow(p peer.ID, now time.Time) (peer.ID, bool) {
 	own := s.peers[p].best
 	for q, w := range s.peers {
-		if q == p || len(w.asked) == 0 || s.peers[p].lacks[w.asked[0]] {
+		if q == p || len(w.asked) == 0 || s.lacks(s.peers[p], w.asked[0]) {
 			continue
 		}
 		part := s.items[w.asked[0]].part
@@ -271,7 +289,7 @@ func (s *sched) stuck() bool {
 		}
 		can := false
 		for _, w := range s.peers {
-			can = can || !w.lacks[i]
+			can = can || !s.lacks(w, i)
 		}
 		if !can {
 			return true

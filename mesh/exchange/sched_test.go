@@ -34,7 +34,7 @@ func TestSchedulerFinishesWhateverPeersDo(t *testing.T) {
 			now = now.Add(time.Duration(rapid.IntRange(0, 500).Draw(t, "ms")) * time.Millisecond)
 			p := rapid.SampledFrom(ids).Draw(t, "peer")
 			w := s.peers[p]
-			switch step := rapid.SampledFrom([]string{"join", "take", "arrive", "lack", "lose", "good", "bad", "urgent"}).Draw(t, "step"); {
+			switch step := rapid.SampledFrom([]string{"join", "take", "arrive", "lack", "lose", "good", "bad", "urgent", "crowd", "told"}).Draw(t, "step"); {
 			case step == "join" && w == nil:
 				s.join(p, 0)
 			case step == "take" && w != nil:
@@ -47,6 +47,10 @@ func TestSchedulerFinishesWhateverPeersDo(t *testing.T) {
 				}
 			case step == "lack" && w != nil && len(w.asked) > 0:
 				s.lacking(p, w.asked[0])
+			case step == "crowd":
+				s.crowd()
+			case step == "told":
+				s.told(p, &holding{Whole: rapid.Bool().Draw(t, "whole"), Have: rapid.SliceOf(rapid.Byte()).Draw(t, "have")})
 			case step == "lose":
 				s.lost(p)
 			case step == "urgent":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ var (
 	errAbsent  = errors.New("peer does not hold the release")
 	errBusy    = errors.New("peer is busy")
 	errRestart = errors.New("stream is to be opened anew")
+	errDry     = errors.New("peer has nothing of use for now")
 	errLie     = errors.New("peer sent what it was not asked for")
 )
 
@@ -32,12 +34,18 @@ type source struct {
 	stop     func(error)
 	restarts int
 	lied     sync.Once
-	opened   bool // filesOpened was read
+	opened   *filesOpened // nil until it was read
 	offsets  map[int]int64
 
 	text         []byte
 	listing      verify.Listing
 	listingBytes int64
+	delivered    bool // bytes of files
+
+	told   bool      // the peer says what it has when it is asked
+	asking bool      // it was asked, and has not answered
+	askAt  time.Time // when it may be asked next
+	dry    int       // answers to that, in a row, with which there was nothing to do
 
 	busySince time.Time // of what is outstanding now; zero is idle
 	got       int64     // bytes since then
@@ -109,7 +117,7 @@ func (s *source) recvOpened() (*filesOpened, error) {
 		}
 		return nil, fmt.Errorf("%v: %w", s.peer, noEOF(err))
 	}
-	s.opened = true
+	s.opened = &m
 	switch m.Status {
 	case filesReady, filesPartial:
 		return &m, nil
@@ -177,6 +185,17 @@ func (s *source) work() error {
 		}
 	}
 	s.l.dripping = true
+	if s.opened == nil && s.t.waitsFor(s.peer) {
+		if err := s.l.flush(); err != nil {
+			return err
+		}
+		if _, err := s.recvOpened(); err != nil {
+			return err
+		}
+	}
+	if s.opened != nil {
+		s.learn(s.opened.Holding)
+	}
 	for {
 		more, idle, changed := s.next()
 		if !more && !idle {
@@ -187,6 +206,9 @@ func (s *source) work() error {
 		}
 		if idle {
 			s.measure(time.Now(), true)
+			if s.dry >= maxDry && s.t.replaceable(s.peer) {
+				return errDry
+			}
 			if err := s.rest(changed); err != nil {
 				return err
 			}
@@ -202,6 +224,18 @@ func (s *source) work() error {
 			return err
 		}
 	}
+}
+
+// brokeOff reports whether err is the end of a stream that files came over: a
+// connection that was lost, and may be there again. To be silent or slow is not.
+func (s *source) brokeOff(err error) bool {
+	for _, other := range []error{errLie, modzip.ErrBadFile, errTooSlow, errNotNeeded, errDry, ErrClosed, context.Canceled} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	var late net.Error
+	return err != nil && s.delivered && !(errors.As(err, &late) && late.Timeout())
 }
 
 // next asks for more files if it is time to. more is false when the transfer is
@@ -223,6 +257,16 @@ func (s *source) next() (more, idle bool, changed chan struct{}) {
 	changed = t.changed
 	wants := t.wants(s, batch)
 	t.mu.Unlock()
+	if more && s.told && !s.asking && (idle || len(batch) > 0) && now.After(s.askAt) {
+		wants = append([]filesWant{{Tell: true}}, wants...)
+		s.asking, s.askAt = true, now.Add(tellEvery)
+		s.dry++
+		s.l.windowStart, s.l.windowBytes = now, 0
+	}
+	if len(batch) > 0 {
+		s.dry = 0
+	}
+	idle = idle && !s.asking
 	if !more {
 		return false, idle, changed
 	}
@@ -311,17 +355,27 @@ func (s *source) measure(now time.Time, last bool) {
 
 // receive takes the next file that is outstanding.
 func (s *source) receive() error {
-	if !s.opened {
+	if s.opened == nil {
 		if _, err := s.recvOpened(); err != nil {
 			return err
 		}
+		s.learn(s.opened.Holding)
 	}
 	var head fileHead
 	if err := s.l.recv(&head, maxHead); err != nil {
 		return noEOF(err)
 	}
+	if head.Holding != nil && s.asking {
+		s.asking = false
+		s.learn(head.Holding)
+		return nil
+	}
 	t := s.t
 	t.mu.Lock()
+	if len(t.sched.peers[s.peer].asked) == 0 {
+		t.mu.Unlock()
+		return s.lie(fmt.Errorf("line %d came when none was due: %w", head.Index, errLie))
+	}
 	i := t.sched.peers[s.peer].asked[0]
 	it := t.sched.items[i]
 	if it.line == head.Index && head.Missing {
@@ -359,6 +413,7 @@ func (s *source) checkRaw(raw modzip.Raw) error {
 func (s *source) count(n int64) {
 	now := time.Now()
 	s.got += n
+	s.delivered = true
 	s.measure(now, false)
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()

@@ -31,11 +31,12 @@ const (
 	maxHolders      = 16                        // peers named as holders of one file
 	maxPush         = 1024                      // records on one push stream
 	maxPeerID       = 64                        // a peer ID
-	maxOpen         = 8 << 10                   // filesOpen, filesOpened
+	maxOpen         = 8<<10 + maxHolding        // filesOpen, filesOpened
 	maxBases        = 8                         // listings offered as dictionaries
 	maxWant         = 1024                      // files in one filesWant
 	maxWantMsg      = 8 << 10                   // filesWant
-	maxHead         = 128                       // fileHead
+	maxHead         = 128 + maxHolding          // fileHead
+	maxHolding      = maxHave + 2<<10           // holding
 	maxListingFrame = verify.MaxListing + 1<<10 // zstd frame of a listing
 	maxKey          = 4 << 10                   // key of an answer or of a claim
 	maxAnswer       = 4 << 20                   // value of an answer: a list of versions, a database lookup
@@ -129,11 +130,14 @@ type filesOpened struct {
 	Size   uint64      `cbor:"2,keyasint,omitempty"` // of the listing
 	Frame  uint64      `cbor:"3,keyasint,omitempty"` // of the zstd frame that follows
 	Base   []byte      `cbor:"4,keyasint,omitempty"` // root of the dictionary's listing
+
+	Holding *holding `cbor:"5,keyasint,omitempty"`
 }
 
 type filesWant struct {
 	Files  []uint32 `cbor:"1,keyasint"`
 	Offset uint64   `cbor:"2,keyasint,omitempty"` // into the raw stream of the first
+	Tell   bool     `cbor:"3,keyasint,omitempty"` // what the answerer has by now, before these files
 }
 
 type fileHead struct {
@@ -143,6 +147,8 @@ type fileHead struct {
 	CRC32   uint32 `cbor:"4,keyasint,omitempty"`
 	Packed  uint64 `cbor:"5,keyasint,omitempty"` // length of the whole raw stream
 	Size    uint64 `cbor:"6,keyasint,omitempty"` // inflated
+
+	Holding *holding `cbor:"7,keyasint,omitempty"` // the answer to Tell: no file follows
 }
 
 type claimRequest struct {
@@ -154,12 +160,14 @@ type claimRequest struct {
 	// Unreached are nearer members that the asker could not claim at.
 	Unreached [][]byte `cbor:"6,keyasint,omitempty"`
 	Trace     string   `cbor:"7,keyasint,omitempty"`
+	Probe     bool     `cbor:"8,keyasint,omitempty"` // no claim: only say whether the answerer fetches it, or has it
 }
 
 type claimState uint8
 
 // States of a claim on the wire. The first three and nearer are said by the
-// answerer only, alive by the fetcher only.
+// answerer only, alive by the fetcher only, who also says it when it is probed; else
+// it says ended then, or what it has.
 const (
 	claimWait     claimState = iota + 1
 	claimFetch               // you fetch; the stream is the lease
@@ -181,6 +189,8 @@ type claimReply struct {
 	At       int64      `cbor:"5,keyasint,omitempty"` // Unix seconds of the answer
 	Code     uint16     `cbor:"6,keyasint,omitempty"` // HTTP status of a refusal
 	Text     string     `cbor:"7,keyasint,omitempty"`
+	Fetcher  []byte     `cbor:"8,keyasint,omitempty"` // wait: who fetches
+	Progress uint64     `cbor:"9,keyasint,omitempty"` // alive, to a probe
 }
 
 type claimReport struct {

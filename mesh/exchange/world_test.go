@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 type office struct {
 	t      testing.TB
 	name   string
+	dir    string
 	host   host.Host
 	key    crypto.PrivKey
 	store  *store.Store
@@ -170,16 +171,22 @@ func newWorld(t testing.TB, n int, tune ...func(i int, c *Config)) *world {
 
 func (w *world) join(name string, tune func(*Config)) *office {
 	w.t.Helper()
+	return w.joinAt(w.t.TempDir(), name, tune)
+}
+
+// joinAt is join with a store that may be there already.
+func (w *world) joinAt(dir, name string, tune func(*Config)) *office {
+	w.t.Helper()
 	w.watched.Do(w.watch)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	st, err := store.Open(w.t.TempDir(), store.Options{ScrubRate: -1, Reserve: 1 << 20})
+	st, err := store.Open(dir, store.Options{ScrubRate: -1, Reserve: 1 << 20})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o := &office{t: w.t, name: name, host: newHost(w.t, key), key: key, store: st, world: w, refuse: map[string]bool{}}
+	o := &office{t: w.t, name: name, dir: dir, host: newHost(w.t, key), key: key, store: st, world: w, refuse: map[string]bool{}}
 	cfg := Config{Host: o.host, Members: view{o}, Backend: backend{st, o}, Log: slog.New(slog.DiscardHandler)}
 	tune(&cfg)
 	o.x = New(cfg)
@@ -388,7 +395,8 @@ func (o *office) begin(r *release, holders ...peer.ID) *Transfer {
 			if o.staged, err = o.store.StageListing(ctx, r.module, r.root, listing); err != nil {
 				return nil, err
 			}
-			o.t.Cleanup(func() { o.staged.Close() })
+			staged := o.staged
+			o.t.Cleanup(func() { staged.Close() })
 			return o.staged.Missing()
 		},
 	})
