@@ -17,8 +17,9 @@ import (
 )
 
 // admit is the door for what this node fetched itself: it finds who vouches for
-// the bytes, makes a signed record, and commits both. Then the mesh is told.
-func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, error) {
+// the bytes, makes a signed record, and commits both. Then the mesh is told. seen,
+// if it is not nil, is called as soon as clients may have the file (see early).
+func (n *Node) admit(ctx context.Context, f *upstream.Fetched, seen func()) (*verify.Signed, error) {
 	if err := n.allowed(ctx, f.Name); err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched) (*verify.Signed, 
 	if err != nil {
 		return nil, err
 	}
-	if err := n.commit(ctx, signed, staged); err != nil {
+	if err := n.commit(ctx, signed, staged, seen); err != nil {
 		return nil, err
 	}
 	n.noteAdmission(AuditEntry{What: auditAdmitted, Source: rec.Source}, &rec)
@@ -76,9 +77,13 @@ func sourceText(source string) string {
 }
 
 // commit writes a record, and the files of a zip if there are any, and drops
-// what memory holds of it.
-func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Staged) error {
-	err := n.store.Commit(ctx, s, staged)
+// what memory holds of it. seen, if it is not nil, is called when clients may have
+// the file.
+func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Staged, seen func()) error {
+	if !early(&s.Record) {
+		seen = nil
+	}
+	err := n.store.CommitSeen(ctx, s, staged, seen)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
 		return n.conflicted(conflict)
@@ -89,10 +94,18 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 	return nil
 }
 
+// early reports whether clients may have a file before it is safe on disk: if a
+// checksum database vouches for it. After a loss of power it would be fetched again,
+// and could only be the same. What nobody else vouches for could come back as
+// something else, so that who has it must be able to rely on it being kept. Other
+// offices are told of neither before it is safe.
+func early(r *verify.Record) bool { return r.Vouch.Proof != nil && r.Name.Kind != verify.Info }
+
 // accept is the door for a record that another office handed over: package
 // verify says whether it convinces. The files of a zip come later, and only as
 // far as they hash to it. A second content for a name is a *store.ConflictError.
-func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error {
+// seen is as for admit.
+func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed, seen func()) error {
 	if err := n.allowed(ctx, s.Record.Name); err != nil {
 		return err
 	}
@@ -108,7 +121,7 @@ func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed) error
 		return refused(s.Record.Name, err)
 	}
 	_, before := n.store.Record(s.Record.Name)
-	err := n.commit(ctx, s, nil)
+	err := n.commit(ctx, s, nil, seen)
 	if err == nil && before != nil {
 		n.noteAdmission(AuditEntry{What: auditAccepted, Peer: from.String(), Source: "office " + n.officeOf(from)}, &s.Record)
 	}

@@ -38,7 +38,7 @@ func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) 
 		}
 		switch claim.Outcome {
 		case exchange.Fetch:
-			from, err := n.fetchUnder(ctx, name, claim.Lease)
+			from, err := n.fetchUnder(ctx, claim.Lease)
 			return from, n.explained(name.String(), meshErr, err)
 		case exchange.Held:
 			from, err := n.take(ctx, exchange.Found{
@@ -52,11 +52,11 @@ func (n *errand) firstFetch(ctx context.Context, meshErr error) (origin, error) 
 		case exchange.Refused, exchange.Failed:
 			// What another office was told need not hold here: only this one may have
 			// the credentials. It asks for itself, as the mesh is of no more help.
-			from, _, err := n.fetch(ctx, name)
+			from, _, err := n.fetch(ctx)
 			return from, n.explained(name.String(), meshErr, err)
 		}
 	}
-	from, _, err := n.fetch(ctx, name)
+	from, _, err := n.fetch(ctx)
 	return from, n.explained(name.String(), meshErr, err)
 }
 
@@ -68,13 +68,14 @@ func (n *Node) explained(what string, meshErr, err error) error {
 	return n.notObtained(what, meshErr, err)
 }
 
-// fetchUnder fetches a file for the whole mesh and ends the lease with what came
+// fetchUnder fetches the file for the whole mesh and ends the lease with what came
 // of it.
-func (n *Node) fetchUnder(ctx context.Context, name verify.Name, lease *exchange.Lease) (origin, error) {
+func (n *errand) fetchUnder(ctx context.Context, lease *exchange.Lease) (origin, error) {
+	name := n.name
 	defer lease.Close()
 	stop := keepAlive(lease)
 	defer stop()
-	from, signed, err := n.fetch(ctx, name)
+	from, signed, err := n.fetch(ctx)
 	stop()
 	switch {
 	case err == nil:

@@ -15,8 +15,9 @@ import (
 	"github.com/meshproxy/meshproxy/verify"
 )
 
-// fetch gets a file from the upstreams and admits it, and whatever came with it.
-func (n *Node) fetch(ctx context.Context, name verify.Name) (origin, *verify.Signed, error) {
+// fetch gets the file from the upstreams and admits it, and whatever came with it.
+func (n *errand) fetch(ctx context.Context) (origin, *verify.Signed, error) {
+	name := n.name
 	f, err := n.fetchTraced(ctx, name)
 	n.requests.fetched(name.Kind, err)
 	if err != nil {
@@ -24,7 +25,8 @@ func (n *Node) fetch(ctx context.Context, name verify.Name) (origin, *verify.Sig
 	}
 	defer f.Close()
 	admitting, span := n.part(ctx, "admit", name.String())
-	signed, err := n.admit(admitting, f)
+	from := origin{fromUpstream, f.Source}
+	signed, err := n.admit(admitting, f, func() { n.arrived(from) })
 	ended(span, err)
 	if err != nil {
 		return origin{}, nil, err
@@ -33,11 +35,11 @@ func (n *Node) fetch(ctx context.Context, name verify.Name) (origin, *verify.Sig
 		if n.has(also.Name) {
 			continue
 		}
-		if _, err := n.admit(ctx, also); err != nil {
+		if _, err := n.admit(ctx, also, nil); err != nil {
 			n.log.Warn("a file that came along was not admitted", "file", also.Name.String(), "err", err)
 		}
 	}
-	return origin{fromUpstream, f.Source}, signed, nil
+	return from, signed, nil
 }
 
 // fetchChecked asks the upstreams for a file, and at the same time the checksum

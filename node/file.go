@@ -33,13 +33,16 @@ func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (
 	if o.CachedOnly {
 		return nil, n.failed(protocol.NotFound("%s is not held by office %s, and the request forbids to fetch it", name, n.Office()))
 	}
-	early, from, err := n.arrivals.first(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context, publish func(any)) (origin, error) {
-		return n.obtain(ctx, name, func(t *transit) { publish(t) })
+	part, from, err := n.arrivals.first(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context, publish func(any)) (origin, error) {
+		return n.obtain(ctx, name, publish)
 	})
 	if err != nil {
 		return nil, n.failed(err)
 	}
-	if t, ok := early.(*transit); ok {
+	switch t := part.(type) {
+	case origin: // it can be read; that it is safe on disk, others wait for
+		from = t
+	case *transit:
 		if a, ok := t.answer(ctx, func(bytes int64) { n.counts.tally(t.from.String()).bytes.Add(bytes) }); ok {
 			return n.answered(a, t.from), nil
 		}
@@ -107,9 +110,9 @@ func (n *Node) held(name verify.Name) (*protocol.Answer, error) {
 }
 
 // obtain brings a file into the store: from another office, or else from the
-// world outside. A large zip is published, if anybody wants that, as soon as it
-// begins to arrive.
-func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(*transit)) (from origin, err error) {
+// world outside. publish, if it is not nil, is told of a *transit when a large zip
+// begins to arrive, or of the origin when the file can be read, whichever is first.
+func (n *Node) obtain(ctx context.Context, name verify.Name, publish func(any)) (from origin, err error) {
 	if n.has(name) {
 		return origin{kind: fromStore}, nil // it came while this request was on its way here
 	}

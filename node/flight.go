@@ -88,14 +88,18 @@ func (f *flights[T]) first(ctx context.Context, key string, limit time.Duration,
 	case <-fl.done:
 		return nil, fl.value, fl.err
 	case early = <-fl.early:
-		fl.early <- early // for whoever comes next
+		select {
+		case fl.early <- early: // for whoever comes next
+		default: // something newer was published meanwhile
+		}
 		return early, value, nil
 	case <-ctx.Done():
 		return nil, value, fmt.Errorf("waiting for %s: %w", key, ctx.Err())
 	}
 }
 
-// work does something once for all who ask. It may publish one value early.
+// work does something once for all who ask. It may publish values early; who asks
+// gets one of them.
 type work[T any] func(ctx context.Context, publish func(early any)) (T, error)
 
 // join returns the flight for key, starting one if none is under way.

@@ -113,6 +113,30 @@ func TestFlights(t *testing.T) {
 			}
 		})
 	})
+	t.Run("who asks gets what was published, however much that is", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFlights[int](nil)
+			defer f.close()
+			landed := make(chan struct{})
+			work := func(_ context.Context, publish func(any)) (int, error) {
+				for i := range 3 {
+					publish(i)
+				}
+				<-landed
+				return 7, nil
+			}
+			for client := range 3 {
+				if part, _, err := f.first(t.Context(), "k", time.Hour, work); err != nil || part == nil {
+					t.Errorf("client %d got %v, %v; want something published", client, part, err)
+				}
+			}
+			close(landed)
+			synctest.Wait()
+			if part, v, err := f.first(t.Context(), "k", time.Hour, func(context.Context, func(any)) (int, error) { return 8, nil }); part != nil || v != 8 || err != nil {
+				t.Errorf("afterwards: %v, %d, %v", part, v, err)
+			}
+		})
+	})
 	t.Run("a panic is an error of that key alone", func(t *testing.T) {
 		f := newFlights[int](nil)
 		defer f.close()

@@ -255,14 +255,19 @@ func (n *errand) take(ctx context.Context, f exchange.Found) (origin, error) {
 	}
 	var errs []error
 	for i, signed := range f.Records {
-		if err := n.accept(ctx, f.Senders[i], signed); err != nil {
+		from := origin{fromPeer, n.officeOf(first(f.Holders, signed.Signer))}
+		seen := func() { n.arrived(from) }
+		if f.Name.Kind == verify.Zip || f.Name != n.name {
+			seen = nil // a record is not the file yet, or not the file that is waited for
+		}
+		if err := n.accept(ctx, f.Senders[i], signed, seen); err != nil {
 			n.log.Warn("a record from another office was refused", "file", f.Name.String(), "office", n.officeOf(f.Senders[i]),
 				"signer", signed.Signer.String(), "err", err)
 			errs = append(errs, err)
 			continue
 		}
 		if f.Name.Kind != verify.Zip {
-			return origin{fromPeer, n.officeOf(first(f.Holders, signed.Signer))}, nil
+			return from, nil
 		}
 		if f.Name != n.name {
 			return origin{}, nil

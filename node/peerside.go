@@ -59,7 +59,7 @@ func (s peerSide) PutRaw(ctx context.Context, f store.RawFile, r io.Reader) erro
 
 // Accept implements exchange.Backend.
 func (s peerSide) Accept(ctx context.Context, from peer.ID, signed *verify.Signed) error {
-	return s.n.accept(ctx, from, signed)
+	return s.n.accept(ctx, from, signed, nil)
 }
 
 // Answer implements exchange.Backend.

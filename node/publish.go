@@ -135,7 +135,7 @@ func (n *Node) publish(ctx context.Context, m module.Version, f *os.File) error 
 		{Name: verify.Name{Module: m, Kind: verify.Info}, Data: text, Size: int64(len(text))},
 	} {
 		file.Source = sourcePublish
-		if _, err := n.admit(ctx, file); err != nil {
+		if _, err := n.admit(ctx, file, nil); err != nil {
 			return err
 		}
 	}

@@ -21,8 +21,15 @@ type errand struct {
 	*Node
 	name    verify.Name
 	class   exchange.Class // who waits for it
-	publish func(*transit) // nil: nobody wants a part before the whole
+	publish func(any)      // nil: nobody wants a part before the whole, or to hear of it before it is safe
 	transit *transit       // nil until one is published
+}
+
+// arrived publishes that the file that is wanted can be read, from where it came.
+func (n *errand) arrived(from origin) {
+	if n.publish != nil {
+		n.publish(from)
+	}
 }
 
 // land ends the errand: clients that were given a part hear what became of the
@@ -76,14 +83,14 @@ func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer
 	if err := n.judgeStaged(ctx, rec, staged); err != nil {
 		return origin{}, err
 	}
-	if err := n.commit(ctx, signed, staged); err != nil {
+	from = origin{fromPeer, n.officeOf(most(stats.From, signed.Signer))}
+	if err := n.commit(ctx, signed, staged, func() { n.arrived(from) }); err != nil {
 		return origin{}, err
 	}
 	n.tell(signed)
 	n.received(stats)
 	span.SetAttributes(attribute.Int("meshproxy.files", stats.Files), attribute.Int64("meshproxy.bytes", stats.Bytes),
 		attribute.Int64("meshproxy.wasted", stats.Wasted), attribute.Int("meshproxy.peers", len(stats.From)))
-	from = origin{fromPeer, n.officeOf(most(stats.From, signed.Signer))}
 	n.log.Info("pulled", "file", rec.Name.String(), "from", from.who, "files", stats.Files, "bytes", stats.Bytes,
 		"wasted", stats.Wasted, "peers", len(stats.From), "took", stats.Took)
 	return from, nil
@@ -155,7 +162,7 @@ func (n *Node) push(ctx context.Context, batch []*verify.Signed) {
 // evidence keeps the record of another office that disagrees with the one that
 // this office holds.
 func (n *Node) evidence(ctx context.Context, r exchange.PushResult) {
-	if err := n.accept(ctx, r.Peer, r.Have); err != nil && !errors.Is(err, store.ErrConflict) {
+	if err := n.accept(ctx, r.Peer, r.Have, nil); err != nil && !errors.Is(err, store.ErrConflict) {
 		n.log.Warn("another office holds something else, and cannot show why", "file", r.Name.String(),
 			"office", n.officeOf(r.Peer), "err", err)
 	}

@@ -120,7 +120,7 @@ func (n *Node) admitCandidate(ctx context.Context, c *transfer.Candidate) error 
 			return nil
 		}
 	}
-	_, err := n.admit(ctx, &upstream.Fetched{Name: c.Name, Data: c.Data, File: c.Zip, Size: c.Size, Source: sourceImport})
+	_, err := n.admit(ctx, &upstream.Fetched{Name: c.Name, Data: c.Data, File: c.Zip, Size: c.Size, Source: sourceImport}, nil)
 	return err
 }
 

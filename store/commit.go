@@ -22,6 +22,13 @@ import (
 // changes nothing but may bring the zip along. A zip of which files are missing is
 // ErrIncomplete. Close of a committed zip gives nothing back.
 func (s *Store) Commit(ctx context.Context, signed *verify.Signed, zip *Staged) error {
+	return s.CommitSeen(ctx, signed, zip, nil)
+}
+
+// CommitSeen is Commit that calls seen once what was committed can be read: the end
+// of this process does not take it back any more, but that of the machine may until
+// CommitSeen returns. seen must not block, and is not called for a conflict.
+func (s *Store) CommitSeen(ctx context.Context, signed *verify.Signed, zip *Staged, seen func()) error {
 	n := signed.Record.Name
 	if err := n.Check(); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -30,7 +37,7 @@ func (s *Store) Commit(ctx context.Context, signed *verify.Signed, zip *Staged) 
 		return fmt.Errorf("commit %s: staged zip has root %s, record says %s", n, zip.Root.H1(), signed.Record.Digest.H1())
 	}
 	for {
-		err := s.commit(ctx, signed, zip)
+		err := s.commit(ctx, signed, zip, seen)
 		if errors.Is(err, errStale) {
 			continue // a file was healed with another encoding since the layout was made
 		}
@@ -43,8 +50,8 @@ func (s *Store) Commit(ctx context.Context, signed *verify.Signed, zip *Staged) 
 
 var errStale = errors.New("layout is out of date")
 
-func (s *Store) commit(ctx context.Context, signed *verify.Signed, zip *Staged) error {
-	c := commit{s: s, signed: signed, now: s.o.Clock()}
+func (s *Store) commit(ctx context.Context, signed *verify.Signed, zip *Staged, seen func()) error {
+	c := commit{s: s, signed: signed, seen: seen, now: s.o.Clock()}
 	w := write{entries: 10, bytes: len(signed.Envelope) + 1<<10, sync: true, apply: c.apply}
 	if zip != nil {
 		if err := c.prepare(zip); err != nil {
@@ -68,6 +75,7 @@ func (s *Store) commit(ctx context.Context, signed *verify.Signed, zip *Staged) 
 type commit struct {
 	s      *Store
 	signed *verify.Signed
+	seen   func() // may be nil
 	now    time.Time
 	zip    *Staged
 	epoch  uint64
@@ -163,10 +171,15 @@ func (c *commit) apply(t *tx) error {
 			return c.evidence(t)
 		}
 	}
-	if c.zip == nil {
-		return nil
+	if c.zip != nil {
+		if err := c.hold(t); err != nil {
+			return err
+		}
 	}
-	return c.hold(t)
+	if c.seen != nil {
+		t.after = append(t.after, c.seen)
+	}
+	return nil
 }
 
 // admit writes a record under a name that has none.

@@ -112,6 +112,47 @@ func TestConcurrentConflict(t *testing.T) {
 	checkStore(t, s)
 }
 
+// TestSeenBeforeItIsSafe: who asks for that hears of a commit when it can be read,
+// while the disk is still at work; Commit itself waits for the disk.
+func TestSeenBeforeItIsSafe(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, t.TempDir(), smallOptions())
+	data := makeZip(t, m1, testFile{"a", []byte("a")})
+	z, err := ScanZip(ctx, bytes.NewReader(data), int64(len(data)), m1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.StageZip(ctx, z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	disk := &write{done: make(chan error)} // the syncer cannot go on before this is taken
+	s.syncs <- disk
+	seen, returned := make(chan struct{}), make(chan error, 1)
+	go func() {
+		returned <- s.CommitSeen(ctx, zipRecord(t, m1, z.Root, z.Size), st, func() { close(seen) })
+	}()
+	<-seen
+	readZip(t, s, z.Root)
+	select {
+	case err := <-returned:
+		t.Errorf("the commit was acknowledged before it was synced: %v", err)
+	default:
+	}
+	if err := <-disk.done; err != nil {
+		t.Error(err)
+	}
+	if err := <-returned; err != nil {
+		t.Error(err)
+	}
+	again := sealRecord(t, m1, verify.Zip, verify.DigestOf([]byte("other")), nil, 1)
+	err = s.CommitSeen(ctx, again, nil, func() { t.Error("a conflict was seen as committed") })
+	if !errors.Is(err, ErrConflict) {
+		t.Errorf("another zip for the name: %v", err)
+	}
+}
+
 // TestContextEndsWaits: a caller that goes away does not wait.
 func TestContextEndsWaits(t *testing.T) {
 	s := openTest(t, t.TempDir(), smallOptions())
