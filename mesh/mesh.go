@@ -32,6 +32,7 @@ type Mesh struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // of goroutines that New and streams start
 	closing sync.Once
+	running atomic.Bool // Run was called
 
 	moving   sync.Mutex // held while a rotation is followed; taken before entering
 	entering sync.Mutex // held while the node moves to a mesh; taken before mu
@@ -146,6 +147,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
+	if m.running.Store(true); m.view.Load().Len() == 1 {
+		m.sayWhere()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.redialLoop(ctx) })
 	g.Go(func() error { return m.gossipLoop(ctx) })

@@ -111,9 +111,21 @@ func (m *Mesh) enter(p *place) error {
 	m.startLAN(s)
 	m.dismiss(gone)
 	signal(m.redial)
-	m.log.Info("in a mesh", "mesh", s.key, "node", m.host.ID(), "office", p.self.Grant().Office,
-		"role", p.self.Grant().Role, "members", m.view.Load().Len())
+	m.sayWhere()
 	return nil
+}
+
+// sayWhere logs the mesh that the node is in. A mesh of this node alone is worth
+// nothing to tell before Run: until then the node may join another.
+func (m *Mesh) sayWhere() {
+	members := m.view.Load().Len()
+	attrs := []any{"mesh", m.MeshID(), "node", m.host.ID(), "office", m.Office(), "role", m.Role(), "members", members}
+	switch {
+	case members > 1:
+		m.log.Info("in a mesh", attrs...)
+	case m.running.Load():
+		m.log.Info("alone, in a mesh of its own: others join by invitation, or it joins them", attrs...)
+	}
 }
 
 // oldHellos serves those who have not heard of a rotation yet.
