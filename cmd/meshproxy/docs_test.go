@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,6 +125,7 @@ func TestDocumentedCommands(t *testing.T) {
 		}
 		if script := testedBlocks(text); script != "" {
 			ran++
+			script = freePorts(t, script)
 			name := strings.TrimSuffix(filepath.Base(page), ".md")
 			// The readers' upstream and database are what go env says; here it is the world's.
 			body := "env GOPROXY=$UPSTREAM\nenv GOSUMDB=$SUMDB\nexec sh -eux page.sh\n\n-- page.sh --\n" + pageStart + script + pageEnd +
@@ -141,6 +143,16 @@ func TestDocumentedCommands(t *testing.T) {
 		Setup:               func(env *testscript.Env) error { return setUp(env, string(archive)) },
 		RequireExplicitExec: true,
 	})
+}
+
+// freePorts puts ports that are free here in the place of those that a page names.
+func freePorts(t *testing.T, script string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return strings.NewReplacer("127.0.0.1:3001", l.Addr().String(), "/ip4/0.0.0.0/tcp/4912", "/ip4/127.0.0.1/tcp/0").Replace(script)
 }
 
 // pageStart lets a page's commands find a free port, and wait for a node that they

@@ -5,6 +5,7 @@ import (
 	"math/rand"
 	"slices"
 	"testing"
+	"time"
 )
 
 // policyWorld has a founder and two other admins.
@@ -116,6 +117,31 @@ func TestPolicyOfWhoIsOut(t *testing.T) {
 	must[bool](t)(r.AddRevocation(leave, start))
 	if got := inForce(r); got != "better" {
 		t.Errorf("policy %q after its author has left, want %q", got, "better")
+	}
+}
+
+// TestPolicyLapses: a policy holds as long as its author is remembered, which is 90
+// days longer than a credential of a year that nobody renewed.
+func TestPolicyLapses(t *testing.T) {
+	w, r, admins := policyWorld(t)
+	must[bool](t)(r.AddPolicy(w.policy(admins[1], 1, "rules")))
+	over := start.Add(year)
+	for _, c := range []struct {
+		when string
+		at   time.Time
+		want string
+	}{
+		{"while its author is a member", over.Add(-time.Hour), "rules"},
+		{"89 days after the author's time is over", over.Add(89 * 24 * time.Hour), "rules"},
+		{"91 days after it", over.Add(91 * 24 * time.Hour), ""},
+	} {
+		r.Prune(c.at)
+		if got := inForce(r); got != c.want {
+			t.Errorf("%s: policy %q, want %q", c.when, got, c.want)
+		}
+	}
+	if _, err := r.AddPolicy(w.policy(admins[1], 1, "rules")); !errors.Is(err, ErrUnfounded) {
+		t.Errorf("the lapsed policy comes again from a member that has it yet: %v, want %v", err, ErrUnfounded)
 	}
 }
 
