@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -135,7 +136,7 @@ func TestHonestSourceOutweighsLiar(t *testing.T) {
 			cache := newMemCache()
 			var mu sync.Mutex
 			blamed := make(map[string]bool)
-			d, err := NewDatabase(DatabaseOptions{Spec: log.spec(), Cache: cache,
+			d, err := NewDatabase(DatabaseOptions{Spec: log.spec(), Cache: cache, Hedge: time.Hour,
 				Sources: []Source{{"liar", liar}, {"broken", down}, {"honest", log}},
 				OnReject: func(source string, err error) {
 					mu.Lock()
@@ -319,7 +320,7 @@ func TestForkIsRefusedKeptAndShown(t *testing.T) {
 			checkCache(t, log, cache)
 
 			var heard int
-			d, err := NewDatabase(DatabaseOptions{Spec: log.spec(), Cache: cache,
+			d, err := NewDatabase(DatabaseOptions{Spec: log.spec(), Cache: cache, Hedge: time.Hour,
 				Sources: []Source{{"forked", fork}, {"honest", log}}, OnFork: func(Fork) { heard++ }})
 			if err != nil {
 				t.Fatal(err)

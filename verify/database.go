@@ -28,6 +28,9 @@ type DatabaseOptions struct {
 	// Timeout bounds one read from a source, so that a source that stalls gives way
 	// to the next. Default: 10 s.
 	Timeout time.Duration
+	// Hedge is how long a source may take for what was asked before the next one is
+	// asked beside it. Default: 1 s.
+	Hedge time.Duration
 	// Parallel is how many reads from sources go on at once. Default: 64.
 	Parallel int
 	Log      *slog.Logger // default: none
@@ -49,6 +52,7 @@ type Database struct {
 	cache     DBCache
 	sources   []*source
 	timeout   time.Duration
+	hedge     time.Duration
 	slots     chan struct{} // held during a read from a source
 	log       *slog.Logger
 	onFork    func(Fork)
@@ -81,11 +85,14 @@ func NewDatabase(o DatabaseOptions) (*Database, error) {
 	}
 	d := &Database{
 		name: v.Name(), prefix: fmt.Sprintf("%s+%08x/", v.Name(), v.KeyHash()), spec: o.Spec, verifier: newRemembering(v),
-		cache: o.Cache, timeout: o.Timeout, log: o.Log, onFork: o.OnFork, onReject: o.OnReject,
+		cache: o.Cache, timeout: o.Timeout, hedge: o.Hedge, log: o.Log, onFork: o.OnFork, onReject: o.OnReject,
 		extending: make(chan struct{}, 1),
 	}
 	if d.timeout <= 0 {
 		d.timeout = 10 * time.Second
+	}
+	if d.hedge <= 0 {
+		d.hedge = time.Second
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -126,7 +133,7 @@ func (d *Database) Prove(ctx context.Context, m module.Version) (*Proof, error) 
 		if p := d.cachedProof(m, key); p != nil {
 			return p, nil // another lookup ended since
 		}
-		return try(ctx, d, func(src *source) (*Proof, error) {
+		return try(ctx, d, func(ctx context.Context, src *source) (*Proof, error) {
 			return d.lookup(ctx, src, m, key)
 		})
 	})

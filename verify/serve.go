@@ -124,7 +124,7 @@ func (d *Database) Refresh(ctx context.Context) error {
 // latest one.
 func (d *Database) refresh(ctx context.Context) ([]byte, error) {
 	return d.answers.do(ctx, "latest", func(ctx context.Context) ([]byte, error) {
-		return try(ctx, d, func(src *source) ([]byte, error) {
+		return try(ctx, d, func(ctx context.Context, src *source) ([]byte, error) {
 			d.stats.heads.Add(1)
 			msg, err := d.read(ctx, src, "/latest")
 			if err != nil {
@@ -175,7 +175,7 @@ func (d *Database) serveTile(ctx context.Context, t tlog.Tile, o ServeOptions) (
 		return nil, fmt.Errorf("%s of %s: %w: %w", t.Path(), d.name, ErrNotCached, err)
 	}
 	return d.answers.do(ctx, t.Path(), func(ctx context.Context) ([]byte, error) {
-		return try(ctx, d, func(src *source) ([]byte, error) { return read(ctx, src, t) })
+		return try(ctx, d, func(ctx context.Context, src *source) ([]byte, error) { return read(ctx, src, t) })
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -81,33 +80,6 @@ func (d *Database) read(ctx context.Context, src *source, path string) ([]byte, 
 		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d allowed", errRejected, path, len(body), limit)
 	}
 	return body, nil
-}
-
-// try asks the sources in order until one gives an answer that checks. "Not found"
-// is an answer. The error names what every source said.
-func try[V any](ctx context.Context, d *Database, ask func(*source) (V, error)) (V, error) {
-	var zero V
-	var said failures
-	for _, src := range d.order() {
-		v, err := ask(src)
-		if err == nil {
-			src.coolUntil.Store(0)
-			return v, nil
-		}
-		if ctx.Err() != nil {
-			said = append(said, fmt.Errorf("%s: %w", src.Name, ctx.Err()))
-			break
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return zero, fmt.Errorf("checksum database %s: %w", d.name, err)
-		}
-		d.failed(src, err)
-		said = append(said, fmt.Errorf("%s: %w", src.Name, err))
-	}
-	if len(said) == 0 {
-		return zero, fmt.Errorf("%w: %s: no way to reach it is configured", ErrUnavailable, d.name)
-	}
-	return zero, fmt.Errorf("%w: %s: %w", ErrUnavailable, d.name, said)
 }
 
 func (d *Database) failed(src *source, err error) {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb"
@@ -183,10 +184,11 @@ var down = remoteFunc(func(context.Context, string) ([]byte, error) { return nil
 
 func (l *testLog) spec() Spec { return Spec{Name: l.name, Key: l.vkey} }
 
-// open returns a client of l, or of the adversaries that stand in front of it.
+// open returns a client of l, or of the adversaries that stand in front of it. It
+// asks one source after the other, however slow the machine is.
 func (l *testLog) open(t testing.TB, cache DBCache, remotes ...DBRemote) *Database {
 	t.Helper()
-	o := DatabaseOptions{Spec: l.spec(), Cache: cache}
+	o := DatabaseOptions{Spec: l.spec(), Cache: cache, Hedge: time.Hour}
 	for i, r := range remotes {
 		o.Sources = append(o.Sources, Source{Name: fmt.Sprintf("source%d", i), Remote: r})
 	}
