@@ -23,25 +23,24 @@ type Found struct {
 	Next     string    `json:"next,omitempty"` // the token of the next page; empty at the end
 }
 
+// maxSearched bounds the module versions that one page of Find looks at.
+const maxSearched = 20_000
+
 // Find lists the module versions that this office holds and that begin with text,
-// PATH or PATH@VERSION, at most limit from token on. It reads the index from there,
-// so that a page costs the same however much is held. A token that no call
-// returned is an error.
+// PATH or PATH@VERSION, at most limit from token on. If no path begins with it, those
+// are listed that have it somewhere, capitals or not. It reads the index from there,
+// and of that a bounded part, so that a page costs the same however much is held; a
+// page with nothing on it need not be the last one. A token that no call returned is
+// an error.
 func (n *Node) Find(_ context.Context, text, token string, limit int) (Found, error) {
 	limit = min(max(limit, 1), MaxFound)
 	path, version, exact := strings.Cut(text, "@")
 	if exact {
 		return n.findVersions(path, version, token, limit)
 	}
-	if token == "" && path != "" {
-		token = path + "@"
-	}
-	list, next, err := n.store.Catalog(token, limit)
+	list, next, err := n.findPaths(path, token, limit)
 	if err != nil {
 		return Found{}, err
-	}
-	if i := slices.IndexFunc(list, func(m module.Version) bool { return !strings.HasPrefix(m.Path, path) }); i >= 0 {
-		list, next = list[:i], ""
 	}
 	found := Found{Next: next}
 	for _, m := range list {
@@ -54,26 +53,42 @@ func (n *Node) Find(_ context.Context, text, token string, limit int) (Found, er
 	return found, nil
 }
 
+// findPaths is Find for the beginning or a part of a path. Whose token does not begin
+// with it is amid those that have it somewhere.
+func (n *Node) findPaths(path, token string, limit int) (list []module.Version, next string, err error) {
+	from := token
+	if token == "" && path != "" {
+		from = path + "@"
+	}
+	if strings.HasPrefix(from, path) {
+		list, next, err = n.store.Catalog(from, limit)
+		if i := slices.IndexFunc(list, func(m module.Version) bool { return !strings.HasPrefix(m.Path, path) }); i >= 0 {
+			list, next = list[:i], ""
+		}
+	}
+	if err != nil || len(list) > 0 || token != "" && strings.HasPrefix(token, path) {
+		return list, next, err
+	}
+	part := strings.ToLower(path)
+	return n.store.Search(token, limit, maxSearched, func(path string) bool { return strings.Contains(strings.ToLower(path), part) })
+}
+
 // findVersions is Find among the versions of one module.
 func (n *Node) findVersions(path, prefix, token string, limit int) (found Found, err error) {
-	versions, err := n.store.Versions(path)
+	_, after, _ := strings.Cut(token, "@")
+	versions, more, err := n.store.VersionsFrom(path, prefix, after, limit)
 	if err != nil {
 		return found, err
 	}
 	for _, v := range versions {
-		m := module.Version{Path: path, Version: v}
-		if !strings.HasPrefix(v, prefix) || token != "" && m.String() <= token {
-			continue
-		}
-		if len(found.Releases) == limit {
-			found.Next = found.Releases[limit-1].String()
-			break
-		}
-		r, err := n.releaseOf(m)
+		r, err := n.releaseOf(module.Version{Path: path, Version: v})
 		if err != nil {
 			return found, err
 		}
 		found.Releases = append(found.Releases, r)
+	}
+	if more {
+		found.Next = path + "@" + versions[limit-1]
 	}
 	return found, nil
 }

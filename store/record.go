@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -203,10 +204,38 @@ func (s *Store) Versions(path string) ([]string, error) {
 	return list, err
 }
 
+// VersionsFrom lists at most n versions of a module that begin with prefix and follow
+// after, which is empty for the first; more says that there are others behind them.
+func (s *Store) VersionsFrom(path, prefix, after string, n int) (list []string, more bool, err error) {
+	var from []byte
+	if after != "" && after >= prefix {
+		from = append(key(spaceRecord, path, after), 1) // behind all kinds of that version
+	}
+	err = s.releases(context.Background(), key(spaceRecord, path, prefix), from, func(r Release) error {
+		if len(list) == n {
+			more = true
+			return errStop
+		}
+		list = append(list, r.Module.Version)
+		return nil
+	})
+	return list, more, err
+}
+
 // Catalog lists at most n releases that follow token, which is empty for the
 // first and else what the call before returned; next is empty at the end. A token
 // is path@version and stays good when releases come and go.
 func (s *Store) Catalog(token string, n int) (list []module.Version, next string, err error) {
+	return s.catalog(token, n, math.MaxInt, func(string) bool { return true })
+}
+
+// Search is Catalog for releases whose module paths match. It looks at no more than
+// most releases, and then returns what it found and where to go on, be that nothing.
+func (s *Store) Search(token string, n, most int, match func(path string) bool) (list []module.Version, next string, err error) {
+	return s.catalog(token, n, most, match)
+}
+
+func (s *Store) catalog(token string, n, most int, match func(path string) bool) (list []module.Version, next string, err error) {
 	from := []byte{spaceRecord}
 	if token != "" {
 		path, version, ok := strings.Cut(token, "@")
@@ -218,17 +247,21 @@ func (s *Store) Catalog(token string, n int) (list []module.Version, next string
 	if n <= 0 {
 		return nil, token, nil
 	}
-	more := false
+	more, seen := false, 0
+	var last module.Version
 	err = s.releases(context.Background(), []byte{spaceRecord}, from, func(r Release) error {
-		if len(list) == n {
+		if len(list) == n || seen == most {
 			more = true
 			return errStop
 		}
-		list = append(list, r.Module)
+		seen, last = seen+1, r.Module
+		if match(r.Module.Path) {
+			list = append(list, r.Module)
+		}
 		return nil
 	})
 	if more {
-		next = list[len(list)-1].String()
+		next = last.String()
 	}
 	return list, next, err
 }

@@ -125,7 +125,8 @@ func TestBrowser(t *testing.T) {
 		}
 		b.do(t, chromedp.KeyEvent(kb.Enter), chromedp.KeyEvent(kb.Tab))
 		b.wait(t, `document.activeElement.id === "q"`)
-		b.do(t, chromedp.KeyEvent("example.test/o"), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(`a[href^="module?m="]`))
+		b.do(t, chromedp.KeyEvent("example.test/o"), chromedp.KeyEvent(kb.Enter),
+			chromedp.WaitVisible(`#q[value="example.test/o"]`), chromedp.WaitVisible(`a[href^="module?m="]`)) // of the page that was searched for
 		if n := eval[int](t, b, `document.querySelectorAll('a[href^="module?m="]').length`); n != 1 {
 			t.Errorf("%d found, want 1", n)
 		}

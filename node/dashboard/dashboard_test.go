@@ -51,26 +51,28 @@ func TestPages(t *testing.T) {
 			t.Error("no word on health")
 		}
 	})
-	t.Run("modules come in pages, each once", func(t *testing.T) {
-		seen := map[string]bool{}
-		pages := 0
-		for next := "modules?q=example.test/many"; next != ""; pages++ {
-			_, body := p.page(t, http.StatusOK, next)
-			for _, m := range regexp.MustCompile(`href="module\?m=([^"]*)"`).FindAllStringSubmatch(body, -1) {
-				if seen[m[1]] {
-					t.Errorf("%s is there twice", m[1])
+	for _, q := range []string{"example.test/many", "example.test/many@v1", "t/many"} {
+		t.Run("modules come in pages, each once: "+q, func(t *testing.T) {
+			seen := map[string]bool{}
+			pages := 0
+			for next := "modules?q=" + q; next != ""; pages++ {
+				_, body := p.page(t, http.StatusOK, next)
+				for _, m := range regexp.MustCompile(`href="module\?m=([^"]*)"`).FindAllStringSubmatch(body, -1) {
+					if seen[m[1]] {
+						t.Errorf("%s is there twice", m[1])
+					}
+					seen[m[1]] = true
 				}
-				seen[m[1]] = true
+				next = ""
+				if m := link.FindStringSubmatch(body); m != nil {
+					next = html.UnescapeString(m[1])
+				}
 			}
-			next = ""
-			if m := link.FindStringSubmatch(body); m != nil {
-				next = html.UnescapeString(m[1])
+			if len(seen) != many || pages != 3 {
+				t.Errorf("%d versions on %d pages, want %d on 3", len(seen), pages, many)
 			}
-		}
-		if len(seen) != many || pages != 3 {
-			t.Errorf("%d versions on %d pages, want %d on 3", len(seen), pages, many)
-		}
-	})
+		})
+	}
 	t.Run("a version is searched for by its beginning", func(t *testing.T) {
 		_, body := p.page(t, http.StatusOK, "modules?q="+url.QueryEscape("example.test/many@v1.0.11"))
 		if n := strings.Count(body, `href="module?m=`); n != 11 { // 11, 110 to 119
@@ -79,6 +81,14 @@ func TestPages(t *testing.T) {
 		_, body = p.page(t, http.StatusOK, "modules?q=example.test/o")
 		if n := strings.Count(body, `href="module?m=`); n != 1 {
 			t.Errorf("%d versions, want 1", n)
+		}
+	})
+	t.Run("a module is found by a part of its path", func(t *testing.T) {
+		for part, want := range map[string]int{"/OTH": 1, "ther": 1, "est/man": 50, "nowhere": 0} {
+			_, body := p.page(t, http.StatusOK, "modules?q="+url.QueryEscape(part))
+			if n := strings.Count(body, `href="module?m=`); n != want {
+				t.Errorf("%q: %d versions, want %d", part, n, want)
+			}
 		}
 	})
 	t.Run("a version tells its files, origin and holders", func(t *testing.T) {

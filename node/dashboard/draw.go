@@ -48,8 +48,11 @@ func drawMap(self string, list []office) officeMap {
 	}
 	for i, o := range list {
 		angle := 2*math.Pi*float64(i)/float64(len(list)) - math.Pi/2
-		if len(list) <= 2 {
+		switch {
+		case len(list) <= 2:
 			angle += math.Pi / 2 // beside this office, not above it
+		case len(list)%2 == 0:
+			angle += math.Pi / float64(len(list)) // none below this office, where its name is
 		}
 		p := place{office: o, Name: short(o.Office)}
 		p.X = m.X + int(math.Round(math.Cos(angle)*mapWidth*0.38))
