@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/meshproxy/meshproxy/protocol"
@@ -81,8 +82,14 @@ func (n *Node) answered(a *protocol.Answer, from origin) *protocol.Answer {
 	return a
 }
 
+// failed counts an error that a client hears. That there is no room comes before what
+// could not be done without: a checksum database was there, but its tree head could
+// not be kept.
 func (n *Node) failed(err error) error {
 	n.counts.errors.Add(1)
+	if errors.Is(err, store.ErrFull) {
+		return protocol.Errorf(http.StatusInsufficientStorage, "the disk of this office is full, so that it serves only what it holds: %w", err)
+	}
 	return err
 }
 
