@@ -193,7 +193,7 @@ func (n *Node) heard(ctx context.Context, key string, check func(key string, val
 // enough for the retries of one build, short enough that nobody waits for it.
 func rememberFor(err error) time.Duration {
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, errClosed):
+	case errors.Is(err, context.Canceled), errors.Is(err, errClosed), errors.Is(err, errAhead):
 		return 0
 	case isAnswer(err):
 		return 2 * time.Second

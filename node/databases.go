@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -74,7 +75,7 @@ func (n *Node) openDatabases(context.Context) error {
 		}
 		db, err := verify.NewDatabase(verify.DatabaseOptions{
 			Spec: spec, Cache: n.store.SumDB(), Log: n.log,
-			Sources:  sources,
+			Sources: sources, Recorded: n.recordedProof(spec.Name),
 			OnFork:   func(verify.Fork) { n.counts.forks.Add(1) },
 			OnReject: func(source string, err error) { n.rejected(spec.Name, offices, source, err) },
 		})
@@ -85,6 +86,20 @@ func (n *Node) openDatabases(context.Context) error {
 		keys = append(keys, spec.Key)
 	}
 	return n.store.SetMeta(databasesKey, []byte(strings.Join(keys, "\n")))
+}
+
+// recordedProof finds a database's proof about a module version in the records that
+// are held.
+func (n *Node) recordedProof(database string) func(module.Version) *verify.Proof {
+	return func(m module.Version) *verify.Proof {
+		for _, kind := range []verify.Kind{verify.Mod, verify.Zip} {
+			signed, err := n.store.Record(verify.Name{Module: m, Kind: kind})
+			if err == nil && signed.Record.Vouch.Proof != nil && signed.Record.Vouch.Database == database {
+				return signed.Record.Vouch.Proof
+			}
+		}
+		return nil
+	}
 }
 
 const sourceUpstream = "upstream"

@@ -21,6 +21,9 @@ const (
 
 // File implements protocol.Backend.
 func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (*protocol.Answer, error) {
+	if !o.CachedOnly {
+		n.foresee(ctx, name)
+	}
 	a, err := n.held(name)
 	if err == nil {
 		return n.answered(a, origin{kind: fromStore}), nil
@@ -34,9 +37,10 @@ func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (
 	if o.CachedOnly {
 		return nil, n.failed(protocol.NotFound("%s is not held by office %s, and the request forbids to fetch it", name, n.Office()))
 	}
-	part, from, err := n.arrivals.first(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context, publish func(any)) (origin, error) {
-		return n.obtain(ctx, name, publish)
-	})
+	part, from, err := n.arrive(ctx, name)
+	if errors.Is(err, errAhead) {
+		part, from, err = n.arrive(ctx, name)
+	}
 	if err != nil {
 		return nil, n.failed(err)
 	}
@@ -53,6 +57,13 @@ func (n *Node) File(ctx context.Context, name verify.Name, o protocol.Options) (
 		return nil, n.failed(fmt.Errorf("%s arrived, but: %w", name, err))
 	}
 	return n.answered(a, from), nil
+}
+
+// arrive has a file obtained by the one piece of work that there is for it.
+func (n *Node) arrive(ctx context.Context, name verify.Name) (part any, from origin, err error) {
+	return n.arrivals.first(ctx, flightKey(ctx, name.String()), limitOf(name.Kind), func(ctx context.Context, publish func(any)) (origin, error) {
+		return n.obtain(ctx, name, publish)
+	})
 }
 
 func limitOf(k verify.Kind) time.Duration {

@@ -124,6 +124,21 @@ func (f *flights[T]) join(key string, limit time.Duration, of trace.SpanContext,
 	return fl, nil
 }
 
+// begin starts work for a key that nobody waits for yet. It reports whether it did:
+// not while there is such work already, or a failure is remembered.
+func (f *flights[T]) begin(key string, limit time.Duration, work work[T]) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	past, failed := f.failed[key]
+	if f.closed || f.flying[key] != nil || failed && time.Now().Before(past.until) {
+		return false
+	}
+	fl := &flight[T]{done: make(chan struct{}), early: make(chan any, 1)}
+	f.flying[key] = fl
+	f.running.Go(func() { f.fly(key, fl, limit, work) })
+	return true
+}
+
 func (f *flights[T]) fly(key string, fl *flight[T], limit time.Duration, work work[T]) {
 	ctx, cancel := context.WithTimeout(f.life, limit)
 	defer cancel()

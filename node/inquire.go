@@ -104,6 +104,22 @@ func (q *inquiries) work() {
 	}
 }
 
+// later does work that nobody waits for, and that ends with these inquiries. It
+// reports false if they have ended.
+func (q *inquiries) later(work func(context.Context)) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.running.Go(func() {
+		ctx, cancel := context.WithTimeout(q.life, inquiryLimit)
+		defer cancel()
+		work(ctx)
+	})
+	return true
+}
+
 func (q *inquiries) follow(mods []module.Version) {
 	ctx, cancel := context.WithTimeout(q.life, inquiryLimit)
 	defer cancel()
@@ -167,6 +183,9 @@ func (n *errand) fromMesh(ctx context.Context) (origin, error) {
 				return from, nil
 			}
 		}
+	}
+	if name.Kind == verify.Info {
+		n.company(name.Module)
 	}
 	if n.following.wait(ctx, name) {
 		if signed, err := n.store.Record(name); err == nil {
@@ -304,7 +323,7 @@ func (n *Node) meshText(err error) string {
 func (n *Node) askMesh(ctx context.Context, names []verify.Name, traces []trace.SpanContext) (*exchange.Reply, error) {
 	ctx, span := n.asking(ctx, names, traces)
 	mods := slices.ContainsFunc(names, func(name verify.Name) bool { return name.Kind == verify.Mod })
-	reply, err := n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods, Patient: n.isOff()})
+	reply, err := n.exchange().Records(ctx, names, exchange.RecordsOptions{Related: mods, Near: mods && n.foreseen.begins(), Patient: n.isOff()})
 	ended(span, err)
 	return reply, err
 }

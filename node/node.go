@@ -141,6 +141,7 @@ type Node struct {
 	refreshes *flights[mutable]
 	questions *inquiries
 	following *follow
+	foreseen  *ahead
 	news      *news
 	counts    *counters
 	requests  *requestMetrics
@@ -162,7 +163,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
-		counts: newCounters(), registry: newRegistry(), following: newFollow(),
+		counts: newCounters(), registry: newRegistry(), following: newFollow(), foreseen: newAhead(),
 		activity: newActivity(),
 	}
 	n.requests = newRequestMetrics(n.registry)

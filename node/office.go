@@ -71,8 +71,8 @@ func (n *Node) openMesh(context.Context) error {
 	n.place = func() (*mesh.Mesh, error) { return n.mesh, nil }
 	x := exchange.New(exchange.Config{
 		Host: n.mesh.Host(), Members: members{n.mesh}, Backend: peerSide{n}, Routing: n.mesh,
-		Share: n.shares,
-		Up:    n.cfg.Sharing.Up, Down: n.cfg.Sharing.Down,
+		Share: n.shares, Near: n.near,
+		Up: n.cfg.Sharing.Up, Down: n.cfg.Sharing.Down,
 		CutOff: n.cutOff, Log: n.log, Metrics: n.registry, Tracer: n.tracer(),
 	})
 	n.peers.Store(x)

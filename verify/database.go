@@ -25,6 +25,9 @@ type DatabaseOptions struct {
 	Spec    Spec
 	Cache   DBCache
 	Sources []Source // asked in this order; those that failed lately, last
+	// Recorded returns a proof that came with the record of a file of m, or nil: it
+	// saves the lookup, and is checked as the answer to one would be. nil: there are none
+	Recorded func(m module.Version) *Proof
 	// Timeout bounds one read from a source, so that a source that stalls gives way
 	// to the next. Default: 10 s.
 	Timeout time.Duration
@@ -51,6 +54,7 @@ type Database struct {
 	verifier  note.Verifier
 	cache     DBCache
 	sources   []*source
+	recorded  func(module.Version) *Proof
 	timeout   time.Duration
 	hedge     time.Duration
 	slots     chan struct{} // held during a read from a source
@@ -85,7 +89,7 @@ func NewDatabase(o DatabaseOptions) (*Database, error) {
 	}
 	d := &Database{
 		name: v.Name(), prefix: fmt.Sprintf("%s+%08x/", v.Name(), v.KeyHash()), spec: o.Spec, verifier: newRemembering(v),
-		cache: o.Cache, timeout: o.Timeout, hedge: o.Hedge, log: o.Log, onFork: o.OnFork, onReject: o.OnReject,
+		cache: o.Cache, timeout: o.Timeout, hedge: o.Hedge, log: o.Log, onFork: o.OnFork, onReject: o.OnReject, recorded: o.Recorded,
 		extending: make(chan struct{}, 1),
 	}
 	if d.timeout <= 0 {
@@ -132,6 +136,9 @@ func (d *Database) Prove(ctx context.Context, m module.Version) (*Proof, error) 
 	return d.lookups.do(ctx, key, func(ctx context.Context) (*Proof, error) {
 		if p := d.cachedProof(m, key); p != nil {
 			return p, nil // another lookup ended since
+		}
+		if p, err := d.adopt(ctx, m, key); p != nil || err != nil {
+			return p, err
 		}
 		return try(ctx, d, func(ctx context.Context, src *source) (*Proof, error) {
 			return d.lookup(ctx, src, m, key)
@@ -209,6 +216,44 @@ func (d *Database) lookup(ctx context.Context, src *source, m module.Version, ke
 	if err != nil {
 		return nil, fmt.Errorf("%w: lookup of %s: %w", errRejected, m, err)
 	}
+	return d.settle(ctx, src, m, key, h, id, text)
+}
+
+// adopt takes the proof that came with a record of m for the answer to a lookup. It
+// returns nil without an error if there is none that will do. The error is
+// ErrSecurity: the database has two histories, and a lookup is no remedy.
+func (d *Database) adopt(ctx context.Context, m module.Version, key string) (*Proof, error) {
+	if d.recorded == nil {
+		return nil, nil
+	}
+	p := d.recorded(m)
+	if p == nil || p.Check(d.verifier) != nil || p.speaksOf(m) != nil {
+		return nil, nil
+	}
+	h, err := openHead(p.TreeHead, d.verifier)
+	if err != nil {
+		return nil, nil
+	}
+	if h.tree.N > d.latest().tree.N {
+		// Records come by the hundred, and their heads one after the other: the latest
+		// has all of them in its past.
+		if err := d.Refresh(ctx); err != nil {
+			d.log.Debug("no latest tree head", "database", d.name, "error", err)
+		}
+	}
+	p, err = try(ctx, d, func(ctx context.Context, src *source) (*Proof, error) {
+		return d.settle(ctx, src, m, key, h, p.ID, p.Text)
+	})
+	if err != nil && !errors.Is(err, ErrSecurity) {
+		d.log.Debug("a proof that came with a record is of no use", "database", d.name, "module", m, "error", err)
+		return nil, nil
+	}
+	return p, err
+}
+
+// settle keeps the proof of what the database says of m: record id of a tree with
+// head h.
+func (d *Database) settle(ctx context.Context, src *source, m module.Version, key string, h treeHead, id int64, text []byte) (*Proof, error) {
 	if err := d.place(ctx, src, h); err != nil {
 		return nil, err
 	}

@@ -28,14 +28,17 @@
 //
 //	asker    recordsRequest   names to be answered with the record, names to be
 //	                          answered in brief, whether related go.mod files
-//	                          are wanted, and whether the asker holds the files
-//	                          named in brief; at most maxRequest bytes and
+//	                          are wanted, those that came when others did too,
+//	                          and whether the asker holds the files named in
+//	                          brief; at most maxRequest bytes and
 //	                          maxNames names
 //	answerer recordsEntry*    one for each name that it knows anything about, in
 //	                          any order; each at most maxEntry bytes
 //	answerer recordsEntry     with End set, which may carry names of go.mod files
 //	                          that those handed over require, directly or not,
-//	                          and that the answerer holds: at most maxRelated
+//	                          and that the answerer holds: at most maxRelated;
+//	                          before them at most maxNear that came to it about
+//	                          when the first of those did
 //
 // A brief entry has the digest, whether the answerer holds the file, which other
 // holders it knows of (maxHolders) and who holds the claim on it; a full entry

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
@@ -93,7 +94,11 @@ type Config struct {
 	// path; nil is yes. It is asked for every name and peer, in both directions: who
 	// may not learn of a module is not asked about it either. It must neither block
 	// nor be slow, and may change its mind at any time.
-	Share    func(p peer.ID, path string) bool
+	Share func(p peer.ID, path string) bool
+	// Near returns at most limit module versions that came here about when the file n
+	// did, without n itself; nil is none. What one build fetched, another will want
+	// together. It is a hint.
+	Near     func(n verify.Name, limit int) []module.Version
 	Up, Down Bandwidth                  // limits of what is sent and received
 	CutOff   func(p peer.ID, err error) // told of a peer that keeps lying; must not block
 

@@ -176,6 +176,7 @@ func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class 
 		endSpan(ctx, span, err)
 		return nil, nil, fmt.Errorf("ask %v: %w", p, err)
 	}
+	x.metrics.streams.WithLabelValues(string(proto)).Inc()
 	unhook := context.AfterFunc(ctx, func() { s.Reset() })
 	stop = func(err error) {
 		if !unhook() || err != nil || s.Close() != nil {

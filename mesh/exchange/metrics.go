@@ -8,6 +8,7 @@ type metrics struct {
 	all        []prometheus.Collector
 	lies       prometheus.Counter
 	turnedAway *prometheus.CounterVec
+	streams    *prometheus.CounterVec
 	claims     *prometheus.CounterVec
 	pulled     *prometheus.CounterVec
 	pushes     *prometheus.CounterVec
@@ -25,6 +26,7 @@ func newMetrics(in prometheus.Registerer, x *Exchange) *metrics {
 		in:         in,
 		lies:       single("lies_total", "Times that a peer sent what does not check."),
 		repaired:   single("repaired_total", "Zips pulled because too few offices held them."),
+		streams:    counter("streams_total", "Streams opened to members, by protocol: one for each question, push, claim or release.", "protocol"),
 		turnedAway: counter("turned_away_total", "Inbound streams above the limits.", "protocol"),
 		claims:     counter("claims_total", "Claims of this node, by what they were told.", "outcome"),
 		pulled:     counter("pulled_total", "Files asked of peers, by what became of them.", "result"),
@@ -34,7 +36,7 @@ func newMetrics(in prometheus.Registerer, x *Exchange) *metrics {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "meshproxy", Subsystem: "exchange", Name: name, Help: help},
 			func() float64 { return float64(f()) })
 	}
-	m.all = []prometheus.Collector{m.lies, m.repaired, m.turnedAway, m.claims, m.pulled, m.pushes,
+	m.all = []prometheus.Collector{m.lies, m.repaired, m.turnedAway, m.streams, m.claims, m.pulled, m.pushes,
 		read("sent_bytes_total", "Bytes sent to members by the exchange.", x.limits.sent.Load),
 		read("received_bytes_total", "Bytes received from members by the exchange.", x.limits.recd.Load),
 		read("peer_failures_total", "Times that a member could not be reached, broke off or was silent for too long.", x.health.failures.Load),

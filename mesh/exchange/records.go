@@ -39,6 +39,7 @@ type Found struct {
 // RecordsOptions says more about a question.
 type RecordsOptions struct {
 	Related bool      // also ask which go.mod files those found require, see Reply.Related
+	Near    bool      // with Related: also which came to a peer about when those found did
 	Except  []peer.ID // peers not to ask: their records did not convince
 	All     bool      // wait for every peer within the budget, not just for the first full answer
 	Brief   bool      // ask for no records, only who has them; with All
@@ -48,7 +49,7 @@ type RecordsOptions struct {
 // Reply is the answer to a batch of names.
 type Reply struct {
 	Found   []Found          // in the order of the names
-	Related []module.Version // go.mod files that a peer holds and that those found require; a hint
+	Related []module.Version // go.mod files that a peer holds and that those found require, or came with; a hint
 }
 
 // Records asks home peers and connected members about many names in one round
@@ -72,6 +73,7 @@ func (x *Exchange) Records(ctx context.Context, names []verify.Name, o RecordsOp
 	}
 	for i := range q.found {
 		q.found[i].Holders = x.health.rank(q.found[i].Holders)
+		x.noteHolders(&q.found[i])
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -82,6 +84,17 @@ func (x *Exchange) Records(ctx context.Context, names []verify.Name, o RecordsOp
 	return &Reply{Found: q.found, Related: q.relatedList()}, nil
 }
 
+// noteHolders remembers who said to hold a zip: the record may be all that is wanted
+// now, and the files be asked for later.
+func (x *Exchange) noteHolders(f *Found) {
+	if f.Name.Kind != verify.Zip || len(f.Records) == 0 {
+		return
+	}
+	for _, p := range slices.Backward(f.Own) {
+		x.holders.add(f.Records[0].Record.Digest, p)
+	}
+}
+
 func except(ids, not []peer.ID) []peer.ID {
 	return slices.DeleteFunc(slices.Clone(ids), func(p peer.ID) bool { return slices.Contains(not, p) })
 }
@@ -90,6 +103,7 @@ func except(ids, not []peer.ID) []peer.ID {
 type question struct {
 	full, brief []int
 	related     bool
+	near        bool
 	holding     bool  // this node holds the bytes of all in brief
 	class       Class //
 	resort      time.Duration
@@ -277,7 +291,7 @@ func (x *Exchange) round(ctx context.Context, q *inquiry, plan map[peer.ID]*ques
 	q.waiting = 0
 	budget := time.Duration(0)
 	for p, w := range plan {
-		w.resort = q.opts.resort()
+		w.resort, w.near = q.opts.resort(), q.opts.Near
 		budget = max(budget, x.patience(p, len(w.full)))
 		if x.start(func() { x.askRecords(ctx, p, q.found, w, in) }) {
 			open++
@@ -433,7 +447,7 @@ func (x *Exchange) askRecordsOf(ctx context.Context, p peer.ID, names []Found, w
 		return err
 	}
 	defer func() { stop(err) }()
-	req := recordsRequest{Related: w.related, Holding: w.holding, Trace: l.traceparent()}
+	req := recordsRequest{Related: w.related, Near: w.related && w.near, Holding: w.holding, Trace: l.traceparent()}
 	for _, i := range w.full {
 		req.Full = append(req.Full, toWire(names[i].Name))
 	}

@@ -50,7 +50,7 @@ func (x *Exchange) answerRecords(ctx context.Context, from peer.ID, l *link) err
 		if err := l.flush(); err != nil {
 			return err
 		}
-		end.Related = x.related(from, mods)
+		end.Related = x.related(from, mods, req.Near)
 	}
 	return l.send(&end, maxEntry)
 }
@@ -93,14 +93,24 @@ func (x *Exchange) answerName(l *link, from peer.ID, index int, w wireName, brie
 }
 
 // related lists the go.mod files that mods require, directly or through others
-// held here, as far as this node holds them and shares them with the peer.
-func (x *Exchange) related(with peer.ID, mods []*verify.Signed) []wireName {
+// held here, as far as this node holds them and shares them with the peer; with near,
+// first those that came about when the first of mods did.
+func (x *Exchange) related(with peer.ID, mods []*verify.Signed, near bool) []wireName {
 	seen := map[module.Version]bool{}
 	for _, s := range mods {
 		seen[s.Record.Name.Module] = true
 	}
 	var names []wireName
 	budget := maxRelatedBytes
+	if near && x.cfg.Near != nil {
+		came := x.cfg.Near(mods[0].Record.Name, maxNear)
+		for _, m := range came[:min(len(came), maxNear)] {
+			// That its go.mod is among what came is not looked up: it nearly always is.
+			if n, ok := x.relatable(with, m, seen); ok {
+				names = append(names, toWire(n))
+			}
+		}
+	}
 	for len(mods) > 0 && len(names) < maxRelated {
 		data := mods[0].Record.Data
 		mods = mods[1:]
@@ -108,12 +118,11 @@ func (x *Exchange) related(with peer.ID, mods []*verify.Signed) []wireName {
 			break
 		}
 		for _, m := range requirements(data) {
-			if seen[m] || len(names) == maxRelated {
-				continue
+			if len(names) == maxRelated {
+				break
 			}
-			seen[m] = true
-			n := verify.Name{Module: m, Kind: verify.Mod}
-			if n.Check() != nil || !x.shares(with, m.Path) {
+			n, ok := x.relatable(with, m, seen)
+			if !ok {
 				continue
 			}
 			if s, err := x.cfg.Backend.Record(n); err == nil {
@@ -123,6 +132,17 @@ func (x *Exchange) related(with peer.ID, mods []*verify.Signed) []wireName {
 		}
 	}
 	return names
+}
+
+// relatable returns the name of the go.mod of m, if it was not seen before and a peer
+// may learn of it.
+func (x *Exchange) relatable(with peer.ID, m module.Version, seen map[module.Version]bool) (n verify.Name, ok bool) {
+	n = verify.Name{Module: m, Kind: verify.Mod}
+	if seen[m] || n.Check() != nil || !x.shares(with, m.Path) {
+		return n, false
+	}
+	seen[m] = true
+	return n, true
 }
 
 // requirements reads the require directives of a go.mod; a file that does not

@@ -101,6 +101,50 @@ func TestManyNamesInOneQuestion(t *testing.T) {
 	}
 }
 
+func TestNearNamesWhatCameTogether(t *testing.T) {
+	modOf := func(i int) module.Version {
+		return module.Version{Path: fmt.Sprintf("example.test/m%d", i), Version: "v1.0.0"}
+	}
+	asked := verify.Name{Module: modOf(0), Kind: verify.Mod}
+	var limits []int
+	w := newWorld(t, 2, func(i int, c *Config) {
+		if i > 0 {
+			return
+		}
+		c.Near = func(n verify.Name, limit int) []module.Version {
+			if n != asked {
+				t.Errorf("it is asked what came with %v, want %v", n, asked)
+			}
+			limits = append(limits, limit)
+			near := []module.Version{asked.Module, modOf(1), modOf(1), {Path: "no path", Version: "v1.0.0"}, {Path: "example.test/m2", Version: "v2.0.0"}}
+			for i := range 2 * limit {
+				near = append(near, modOf(i))
+			}
+			return near
+		}
+	})
+	w.offices[0].admitMod(asked.Module, "module example.test/m0\nrequire example.test/required v1.0.0\n")
+	w.offices[0].admitMod(module.Version{Path: "example.test/required", Version: "v1.0.0"}, "module example.test/required\n")
+	for _, c := range []struct {
+		name string
+		near bool
+		want int
+	}{{"asked for", true, maxNear - 6 + 1}, {"not asked for", false, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			reply, err := w.offices[1].x.Records(t.Context(), []verify.Name{asked}, RecordsOptions{Related: true, Near: c.near})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(reply.Related) != c.want {
+				t.Errorf("%d related, want %d: no more than there may be, none twice, none that is no module, and not the one asked for", len(reply.Related), c.want)
+			}
+		})
+	}
+	if !slices.Equal(limits, []int{maxNear}) {
+		t.Errorf("limits %v, want the one of the protocol, once", limits)
+	}
+}
+
 func TestRelatedNamesTheWholeGraph(t *testing.T) {
 	w := newWorld(t, 2)
 	const depth = 40

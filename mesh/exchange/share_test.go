@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type confided struct {
 	*world
 	holder, insider, outsider *office
 	private, public           *release
+	unrelated                 *release     // public, and requires nothing
 	lookups                   atomic.Int32 // in the DHT, by all
 }
 
@@ -46,6 +48,7 @@ func newConfided(t *testing.T) *confided {
 	var outsider atomic.Pointer[peer.ID]
 	w.world = newWorld(t, 3, func(i int, c *Config) {
 		c.Routing = w
+		c.Near = func(verify.Name, int) []module.Version { return []module.Version{w.private.module, w.public.module} }
 		if i != 2 {
 			c.Share = func(p peer.ID, path string) bool {
 				out := outsider.Load()
@@ -57,6 +60,7 @@ func newConfided(t *testing.T) *confided {
 	out := w.outsider.id()
 	outsider.Store(&out)
 	w.private = newRelease(t, privatePath, "v1.0.0", sources(1, 3))
+	w.unrelated = newRelease(t, "example.test/unrelated", "v1.0.0", sources(3, 3))
 	w.public = newRelease(t, publicPath, "v1.0.0", sources(2, 3))
 	return w
 }
@@ -67,6 +71,7 @@ func (w *confided) keep() (private *verify.Signed) {
 	w.holder.admit(w.public)
 	private = w.holder.admit(w.private)
 	w.holder.admitMod(w.private.module, "module "+privatePath+"\n")
+	w.holder.admitMod(w.unrelated.module, "module example.test/unrelated\n")
 	w.holder.admitMod(w.public.module, "module "+publicPath+"\nrequire "+privatePath+" v1.0.0\n")
 	for _, key := range []string{privateKey, lookupKey} {
 		if err := w.holder.store.SetMutable(key, []byte("v1.0.0\n"), time.Now()); err != nil {
@@ -133,6 +138,13 @@ func TestWhoMayNotHaveAModuleLearnsNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			return len(reply.Related) > 0
+		}},
+		{"what came with a go.mod", func(from *office) bool {
+			reply, err := from.x.Records(t.Context(), []verify.Name{w.unrelated.name(verify.Mod)}, RecordsOptions{Related: true, Near: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.Contains(reply.Related, w.private.module)
 		}},
 		{"a listing", func(from *office) bool {
 			m := &filesOpen{Path: privatePath, Version: "v1.0.0", Root: root[:], Listing: true}

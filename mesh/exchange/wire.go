@@ -28,6 +28,7 @@ const (
 	maxEnvelope     = verify.MaxRecord          // a signed record
 	maxEntry        = maxEnvelope + 64<<10      // recordsEntry, pushRecord, pushReply
 	maxRelated      = 2048                      // names in the last recordsEntry
+	maxNear         = 1024                      // of them, those that came about when the ones handed over did
 	maxHolders      = 16                        // peers named as holders of one file
 	maxPush         = 1024                      // records on one push stream
 	maxPeerID       = 64                        // a peer ID
@@ -71,6 +72,7 @@ type recordsRequest struct {
 	Related bool       `cbor:"3,keyasint,omitempty"`
 	Holding bool       `cbor:"4,keyasint,omitempty"` // the asker holds the bytes of all in Brief
 	Trace   string     `cbor:"5,keyasint,omitempty"` // what the question is for, see joinTrace
+	Near    bool       `cbor:"6,keyasint,omitempty"` // with Related: also what came when those did
 }
 
 type recordsEntry struct {

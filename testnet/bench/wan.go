@@ -8,13 +8,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"golang.org/x/mod/modfile"
-	"golang.org/x/mod/semver"
 
 	"github.com/meshproxy/meshproxy/testnet/outside"
 	"github.com/meshproxy/meshproxy/testnet/process"
@@ -35,14 +32,19 @@ type leg struct {
 // away from the first: the wire against the bytes that it lacked, and the time
 // against what the line and the machine need at least.
 func (b *bench) across(ctx context.Context, w io.Writer) error {
-	before, err := previous(b.gomod)
+	tree, err := outside.FillTree(ctx, b.treeDir()+"-wan", b.gomod, machineSettings()...)
 	if err != nil {
 		return err
 	}
-	tree, err := outside.FillTree(ctx, b.treeDir()+"-wan", b.gomod, machineSettings()...)
-	if err == nil {
-		tree, err = outside.FillTree(ctx, b.treeDir()+"-wan", before, machineSettings()...)
+	after, err := b.upgraded(ctx)
+	if err != nil {
+		return err
 	}
+	had, err := b.zips(ctx, b.gomod)
+	if err != nil {
+		return err
+	}
+	has, err := b.zips(ctx, after)
 	if err != nil {
 		return err
 	}
@@ -54,12 +56,13 @@ func (b *bench) across(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	run := &crossing{
-		bench: b, tree: tree, db: db, before: before,
+		bench: b, tree: tree, db: db, after: after,
 		direct: &leg{name: "direct from the upstream, as far away"},
 		cold:   &leg{name: "through a second office"},
-		change: &leg{name: "other versions of modules that it has"},
 		warm:   &leg{name: "the project again"},
+		change: &leg{name: fmt.Sprintf("after upgrades of %d modules by one version", upgrades)},
 	}
+	run.fresh, run.freshSize = fresh(has, had)
 	for range b.rounds {
 		if err := run.round(ctx); errors.Is(err, wan.ErrUnavailable) {
 			fmt.Fprintf(w, "Nothing measured across a network: %v\n\n", err)
@@ -75,10 +78,13 @@ func (b *bench) across(ctx context.Context, w io.Writer) error {
 // crossing is the measurements across a network.
 type crossing struct {
 	*bench
-	tree   outside.Tree
-	db     *outside.Database
-	before string // go.mod with other versions of some modules of the project
-	number int    // of the round
+	tree  outside.Tree
+	db    *outside.Database
+	after string // go.mod with later versions of some modules of the project
+
+	fresh     int   // zips that after has and the project has not
+	freshSize int64 // their bytes
+	number    int   // of the round
 
 	direct, cold, change, warm *leg
 	joined                     []time.Duration // from the join command to the first zip from the mesh
@@ -112,7 +118,7 @@ func (c *crossing) round(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.Kill()
-	for _, gomod := range []string{c.gomod, c.before} {
+	for _, gomod := range []string{c.gomod, c.after} {
 		if _, err := c.download(ctx, atA, a.URL(), gomod); err != nil {
 			return fmt.Errorf("%w\n%s", err, a.Log())
 		}
@@ -142,13 +148,13 @@ func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Sit
 	for _, l := range []*leg{c.cold, c.warm, c.change} {
 		gomod := c.gomod
 		if l == c.change {
-			gomod = c.before
+			gomod = c.after
 		}
 		if err := c.leg(ctx, n, l, atA, atB, b.URL(), gomod, b); err != nil {
 			return fmt.Errorf("%w\n%s", err, b.Log())
 		}
 	}
-	again, err := c.download(ctx, atB, b.URL(), c.before)
+	again, err := c.download(ctx, atB, b.URL(), c.after)
 	if err != nil {
 		return err
 	}
@@ -241,38 +247,22 @@ func required(gomod, path string) string {
 	return ""
 }
 
-// previous makes a go.mod with the minor version before of each golang.org/x module
-// of a project: these have all of them, and little changes from one to the next.
-func previous(gomod string) (string, error) {
-	f, err := modfile.ParseLax("go.mod", []byte(gomod), nil)
-	if err != nil {
-		return "", err
-	}
-	var out strings.Builder
-	fmt.Fprintf(&out, "module example.test/before\n\ngo %s\n\nrequire (\n", f.Go.Version)
-	for _, r := range f.Require {
-		major, rest, _ := strings.Cut(strings.TrimPrefix(r.Mod.Version, "v"), ".")
-		minor, err := strconv.Atoi(strings.Split(rest, ".")[0])
-		if strings.HasPrefix(r.Mod.Path, "golang.org/x/") && semver.Prerelease(r.Mod.Version) == "" && err == nil && minor > 0 {
-			fmt.Fprintf(&out, "\t%s v%s.%d.0\n", r.Mod.Path, major, minor-1)
-		}
-	}
-	out.WriteString(")\n")
-	return out.String(), nil
-}
-
 func (c *crossing) print(out io.Writer) {
 	fmt.Fprintf(out, "Across an emulated network, %v there and back, %d Mbit/s at each office; nothing but the first office has an upstream. "+
 		"From the join command to the first zip from the mesh, the go command included: %.2f s.\n\n",
 		c.linkRTT, c.linkRate/1e6, median(c.joined)/1e9)
 	t := table.NewWriter()
-	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked"})
+	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips"})
 	for _, l := range []*leg{c.direct, c.cold, c.warm, c.change} {
-		row := table.Row{l.name, fmt.Sprintf("%.2f", median(l.took)/1e9), "", fmt.Sprintf("%.2f", median(l.wire)/1e6), "", ""}
+		row := table.Row{l.name, fmt.Sprintf("%.2f", median(l.took)/1e9), "", fmt.Sprintf("%.2f", median(l.wire)/1e6), "", "", "", ""}
 		if len(l.ideal) > 0 {
 			row[2] = fmt.Sprintf("%.2f", median(ratios(l.took, l.ideal)))
 			row[4] = fmt.Sprintf("%.2f", median(l.lacked)/1e6)
 			row[5] = fmt.Sprintf("%.3f", median(quotients(l.wire, l.lacked)))
+		}
+		if l == c.change {
+			row[6] = fmt.Sprintf("%.2f (%d)", float64(c.freshSize)/1e6, c.fresh)
+			row[7] = fmt.Sprintf("%.3f", median(l.wire)/float64(c.freshSize))
 		}
 		t.AppendRow(row)
 	}
