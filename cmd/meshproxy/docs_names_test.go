@@ -140,3 +140,51 @@ func TestUnknownName(t *testing.T) {
 		})
 	}
 }
+
+// TestTroubleshootingTexts holds docs/troubleshooting.md to the code: each text that it
+// explains, between two …, is in a source file.
+func TestTroubleshootingTexts(t *testing.T) {
+	page, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := sources(t)
+	texts := 0
+	for line := range strings.Lines(string(page)) {
+		cell, ok := strings.CutPrefix(line, "| ")
+		if !ok {
+			continue
+		}
+		cell, _, _ = strings.Cut(cell, " |")
+		for _, text := range quoted(cell) {
+			for part := range strings.SplitSeq(text, "…") {
+				texts++
+				if !strings.Contains(code, strings.Trim(part, " ")) {
+					t.Errorf("nothing says %q", part)
+				}
+			}
+		}
+	}
+	if texts < 50 {
+		t.Errorf("%d texts were found, want more", texts)
+	}
+}
+
+// sources is the text of all source files but tests.
+func sources(t *testing.T) string {
+	var all strings.Builder
+	for _, dir := range []string{"cmd", "node", "mesh", "store", "protocol", "verify"} {
+		err := filepath.WalkDir("../../"+dir, func(path string, _ os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			all.Write(text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.String()
+}
