@@ -15,7 +15,8 @@ var errLate = errors.New("another source was faster, though it was asked later")
 // try asks the sources in order until one gives an answer that checks. The next one
 // is asked when one has failed, and beside it when it takes its time: a source whose
 // packets are swallowed must not cost its timeout. The first answer ends all other
-// asking. "Not found" is an answer. The error names what every source said.
+// asking. "Not found" is an answer. The error names what every source said; caches
+// that do not have it only if there is nothing else to say.
 func try[V any](ctx context.Context, d *Database, ask func(context.Context, *source) (V, error)) (V, error) {
 	t := trial[V]{d: d, ask: ask, left: d.order(), running: make(map[int]*source)}
 	t.said = make(chan answer[V], len(t.left))
@@ -34,6 +35,7 @@ type trial[V any] struct {
 	said    chan answer[V]  // has room for all
 	asked   sync.WaitGroup
 	failed  failures
+	lacking failures // of caches that do not have it
 }
 
 type answer[V any] struct {
@@ -62,6 +64,8 @@ func (t *trial[V]) run(ctx, asking context.Context) (V, error) {
 	}
 	switch {
 	case len(t.failed) > 0:
+	case len(t.lacking) > 0:
+		t.failed = t.lacking[:1]
 	case ctx.Err() != nil:
 		t.failed = failures{ctx.Err()}
 	default:
@@ -101,7 +105,11 @@ func (t *trial[V]) judge(ctx context.Context, a answer[V]) (done bool, err error
 		return true, fmt.Errorf("checksum database %s: %w", t.d.name, a.err)
 	default:
 		t.d.failed(a.src, a.err)
-		t.failed = append(t.failed, fmt.Errorf("%s: %w", a.src.Name, a.err))
+		said := &t.failed
+		if errors.Is(a.err, ErrNotCached) {
+			said = &t.lacking
+		}
+		*said = append(*said, fmt.Errorf("%s: %w", a.src.Name, a.err))
 	}
 	return false, nil
 }

@@ -119,3 +119,27 @@ func TestAllSourcesSilent(t *testing.T) {
 		}
 	})
 }
+
+func TestErrorNamesCachesOnlyIfNothingElse(t *testing.T) {
+	log := newTestLog(t, testDB, "")
+	lacks := remoteFunc(func(context.Context, string) ([]byte, error) { return nil, ErrNotCached })
+	for _, c := range []struct {
+		name    string
+		remotes []DBRemote
+		want    string
+	}{
+		{"an outage and caches", []DBRemote{down, lacks, lacks}, "source0: read /lookup/example.test/!some/mod1@v1.2.3: connection refused"},
+		{"caches alone", []DBRemote{lacks, lacks}, "source0: read /lookup/example.test/!some/mod1@v1.2.3: not in the cache"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := log.open(t, newMemCache(), c.remotes...)
+			_, err := d.Prove(t.Context(), mod(1))
+			if want := ErrUnavailable.Error() + ": " + testDB + ": " + c.want; err == nil || err.Error() != want {
+				t.Errorf("%v, want %s", err, want)
+			}
+			if !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%v is not ErrUnavailable", err)
+			}
+		})
+	}
+}
