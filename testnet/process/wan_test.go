@@ -232,6 +232,17 @@ func TestOfficesBehindNATShare(t *testing.T) {
 	if n := s.net.Between(x.site, y.site).Bytes + s.net.Between(y.site, x.site).Bytes; n > 0 {
 		t.Logf("%d bytes of attempts at a direct way", n)
 	}
+	// An office ends though who it reaches by a relay is silent, and the relay, too.
+	for _, silent := range []*branch{y, hub} {
+		if err := silent.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := x.Stop(ctx); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestHolePunching has two offices behind NATs that let it be.

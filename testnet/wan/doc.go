@@ -18,6 +18,9 @@
 // are gone when the network is closed and the processes at its sites have ended,
 // also when the process that made them was killed.
 //
-// It needs root, /dev/net/tun and the ip command, and nft for NAT. Without them
+// Sites can stand on one office network besides: a bridge, with multicast (LAN).
+//
+// It needs root, /dev/net/tun and the ip command, nft for NAT, and miniupnpd for
+// routers that map ports. Without them
 // New and Attach return ErrUnavailable with the reason.
 package wan

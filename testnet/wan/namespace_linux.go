@@ -91,7 +91,8 @@ func elsewhere(leave, f func() error) error {
 func (n *namespace) close() error { return n.file.Close() }
 
 // build makes the site's namespaces, its device and, if there is one, its NAT.
-func (s *Site) build(nat NAT) error {
+func (s *Site) build(setup Setup) error {
+	nat := setup.NAT
 	var err error
 	if s.inner, err = newNamespace(); err != nil {
 		return err
@@ -116,7 +117,11 @@ func (s *Site) build(nat NAT) error {
 	if err := s.gateway.ip(lines...); err != nil || nat == NoNAT {
 		return err
 	}
-	return s.buildNAT(nat)
+	if err := s.buildNAT(nat); err != nil || !setup.PortMap {
+		return err
+	}
+	s.mapper, err = s.gateway.mapPorts()
+	return err
 }
 
 // openTUN makes a TUN device, which lasts as long as the file is open.
@@ -168,7 +173,7 @@ func (n *namespace) run(stdin, name string, args ...string) error {
 }
 
 // What a NAT does: outgoing conversations get the gateway's address, and nothing
-// comes in that does not belong to one.
+// comes in that does not belong to one, or to a port that was mapped.
 const natRules = `
 table ip nat {
 	chain out {
@@ -180,6 +185,7 @@ table ip filter {
 	chain through {
 		type filter hook forward priority 0; policy accept;
 		iifname "` + tunName + `" ct state established,related accept
+		ct status dnat accept
 		iifname "` + tunName + `" drop
 	}
 	chain here {

@@ -66,8 +66,11 @@ const (
 
 // Setup is how a site is connected.
 type Setup struct {
-	Rate    int64 // bits a second, each way; 0 is no limit
-	NAT     NAT
+	Rate int64 // bits a second, each way; 0 is no limit
+	NAT  NAT
+	// PortMap has the NAT's router map ports for those behind it who ask by UPnP or
+	// NAT-PMP: a miniupnpd runs there.
+	PortMap bool
 	Private bool // addresses of a company's own network, not public ones
 	NoIPv4  bool
 	NoIPv6  bool
@@ -86,6 +89,7 @@ type Site struct {
 	waiting    packets
 	wake       chan struct{} // cap 1: waiting has a new first packet
 	unroutable int64
+	mapper     *portMapper // nil without Setup.PortMap
 }
 
 // Attach makes a site.
@@ -98,7 +102,7 @@ func (n *Network) Attach(name string, s Setup) (*Site, error) {
 	}
 	site := &Site{name: name, net: n, up: line{rate: s.Rate}, down: line{rate: s.Rate}, wake: make(chan struct{}, 1)}
 	site.setAddrs(number, s)
-	if err := site.build(s.NAT); err != nil {
+	if err := site.build(s); err != nil {
 		return nil, fmt.Errorf("site %s: %w", name, errors.Join(err, site.close()))
 	}
 	n.mu.Lock()
@@ -196,6 +200,9 @@ func (n *Network) Close() error {
 
 func (s *Site) close() error {
 	var errs []error
+	if s.mapper != nil {
+		errs = append(errs, s.mapper.close())
+	}
 	if s.tun != nil {
 		errs = append(errs, s.tun.Close())
 	}
