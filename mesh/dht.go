@@ -119,6 +119,7 @@ func (m *Mesh) Announce(ctx context.Context, roots ...verify.Digest) error {
 	if err := m.session.Load().provider.StartProviding(false, multihashes(roots)...); err != nil {
 		return fmt.Errorf("announce %d roots: %w", len(roots), err)
 	}
+	m.announced.Add(uint64(len(roots)))
 	return nil
 }
 
@@ -146,6 +147,7 @@ func multihashes(roots []verify.Digest) []mh.Multihash {
 // the lookup or ctx ends; do not wait for it, take what you need and end ctx.
 func (m *Mesh) FindProvidersAsync(ctx context.Context, c cid.Cid, count int) <-chan peer.AddrInfo {
 	out := make(chan peer.AddrInfo)
+	m.lookups.Add(1)
 	m.wg.Add(1)
 	go func() {
 		defer m.wg.Done()
@@ -160,6 +162,7 @@ func (m *Mesh) FindProvidersAsync(ctx context.Context, c cid.Cid, count int) <-c
 			}
 			select {
 			case out <- ai:
+				m.holders.Add(1)
 			case <-ctx.Done():
 				return
 			}

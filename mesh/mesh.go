@@ -56,6 +56,8 @@ type Mesh struct {
 	changed chan struct{} // cap 1: the roster changed, tell others
 	urgent  chan struct{} // cap 1: somebody is out, tell everybody at once
 	redial  chan struct{} // cap 1: look for members now
+
+	announced, lookups, holders atomic.Uint64 // what the DHT was used for; for metrics
 }
 
 // New starts a node: its host listens when New returns. A node that has no mesh

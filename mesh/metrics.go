@@ -43,6 +43,12 @@ func (m *Mesh) register() error {
 			defer m.mu.Unlock()
 			return float64(m.roster.Len())
 		}),
+		gauge("dht_peers", "Members in the routing table of the DHT.", func() float64 {
+			return float64(m.session.Load().dht.RoutingTable().Size())
+		}),
+		counter("dht_announced_total", "Roots of zips handed to the DHT to be announced.", func() float64 { return float64(m.announced.Load()) }),
+		counter("dht_lookups_total", "Lookups of holders in the DHT.", func() float64 { return float64(m.lookups.Load()) }),
+		counter("dht_found_total", "Holders that lookups in the DHT found.", func() float64 { return float64(m.holders.Load()) }),
 		gauge("strangers", "Connections of peers that have shown no credential.", func() float64 {
 			m.gate.mu.Lock()
 			defer m.gate.mu.Unlock()

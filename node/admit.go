@@ -24,25 +24,26 @@ func (n *Node) admit(ctx context.Context, f *upstream.Fetched, seen func()) (*ve
 		return nil, err
 	}
 	rec := verify.Record{
-		Mesh: n.mesh.MeshID(), Name: f.Name, Size: f.Size, Data: f.Data,
+		Mesh: n.mesh.MeshID(), Name: f.Name, Size: f.Size,
 		Fetched: time.Now().UTC().Truncate(time.Second), Office: n.Office(), Source: sourceText(f.Source),
 	}
 	var staged *store.Staged
 	var scanned *store.Scanned
 	switch f.Name.Kind {
 	case verify.Info:
-		rec.Digest = verify.DigestOf(f.Data)
+		rec.Data, rec.Digest = f.Data, verify.DigestOf(f.Data)
 	case verify.Mod:
-		rec.Digest = verify.DigestMod(f.Data)
+		rec.Data, rec.Digest = f.Data, verify.DigestMod(f.Data)
 	case verify.Zip:
 		var err error
-		if scanned, err = store.ScanZip(ctx, f.File, f.Size, f.Name.Module); err != nil {
+		if scanned, err = store.ScanZip(ctx, f.Content(), f.Size, f.Name.Module); err != nil {
 			return nil, protocol.Errorf(http.StatusBadGateway, "%s from %s: %w", f.Name, f.Source, err)
 		}
 		rec.Digest, rec.Size = scanned.Root, scanned.Size
 	}
 	vouch, err := n.trust().Vouch(ctx, f.Name, rec.Digest)
 	if err != nil {
+		n.counts.unadmitted(&n.counts.unverified.upstream, err)
 		n.disputed(err, f.Source, nil)
 		return nil, refused(f.Name, err)
 	}
@@ -114,6 +115,7 @@ func (n *Node) accept(ctx context.Context, from peer.ID, s *verify.Signed, seen 
 		return err
 	}
 	if err := n.trust().CheckSigned(ctx, s); err != nil {
+		n.counts.unadmitted(&n.counts.unverified.peer, err)
 		n.disputed(err, "office "+n.officeOf(from), s)
 		if isLie(err) && from != n.mesh.ID() {
 			n.exchange().Blame(from, err)

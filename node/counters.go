@@ -2,11 +2,15 @@ package node
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/verify"
 )
 
 // maxSources bounds the sources that are counted one by one; the members of a
@@ -19,6 +23,8 @@ type counters struct {
 	conflicts atomic.Uint64 // second contents refused
 	forks     atomic.Uint64 // checksum databases caught with two histories
 	rejected  atomic.Uint64 // answers for checksum databases that did not check
+
+	unverified struct{ upstream, peer atomic.Uint64 } // not admitted, by where it came from
 
 	mu       sync.RWMutex
 	bySource map[string]*tally // guarded by mu; the tallies count by themselves
@@ -42,6 +48,14 @@ func (c *counters) receive(from map[peer.ID]int64) {
 		if _, known := c.received[p]; known || len(c.received) < maxSources {
 			c.received[p] += n
 		}
+	}
+}
+
+// unadmitted counts what was not admitted because it does not check, as opposed to
+// nobody being there to ask.
+func (c *counters) unadmitted(in *atomic.Uint64, err error) {
+	if !errors.Is(err, verify.ErrUnavailable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		in.Add(1)
 	}
 }
 

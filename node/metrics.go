@@ -17,6 +17,8 @@ var (
 	forksDesc     = prometheus.NewDesc("meshproxy_sumdb_forks_total", "Checksum databases caught with two histories.", nil, nil)
 	rejectedDesc  = prometheus.NewDesc("meshproxy_sumdb_rejected_total", "Answers for checksum databases that did not check.", nil, nil)
 	receivedDesc  = prometheus.NewDesc("meshproxy_peer_received_bytes_total", "Bytes of zips that came from a member.", []string{"peer", "office"}, nil)
+	exchangedDesc = prometheus.NewDesc("meshproxy_peer_exchange_bytes_total", "Bytes sent to a member and received from it, files, records, questions and answers together.", []string{"peer", "office", "direction"}, nil)
+	failuresDesc  = prometheus.NewDesc("meshproxy_verification_failures_total", "Files and records that were not admitted because what vouches for them says otherwise, or nothing vouches, by where they came from: upstream or peer.", []string{"source"}, nil)
 	liesDesc      = prometheus.NewDesc("meshproxy_peer_lies", "Times that a member sent what does not check, within the last day.", []string{"peer", "office"}, nil)
 )
 
@@ -54,7 +56,7 @@ type metrics struct{ n *Node }
 
 // Describe implements prometheus.Collector.
 func (m metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{answersDesc, bytesDesc, errorsDesc, conflictsDesc, forksDesc, rejectedDesc, receivedDesc, liesDesc,
+	for _, d := range []*prometheus.Desc{answersDesc, bytesDesc, errorsDesc, conflictsDesc, forksDesc, rejectedDesc, receivedDesc, exchangedDesc, failuresDesc, liesDesc,
 		releasesDesc, zipsDesc, filesDesc, sizeDesc, damagedDesc, readyDesc, buildDesc} {
 		out <- d
 	}
@@ -77,11 +79,16 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	counter(conflictsDesc, float64(c.conflicts.Load()))
 	counter(forksDesc, float64(c.forks.Load()))
 	counter(rejectedDesc, float64(c.rejected.Load()))
+	counter(failuresDesc, float64(c.unverified.upstream.Load()), fromUpstream)
+	counter(failuresDesc, float64(c.unverified.peer.Load()), fromPeer)
 	for _, p := range m.n.mesh.Members() {
 		if p == m.n.mesh.ID() {
 			continue
 		}
 		counter(receivedDesc, float64(c.receivedFrom(p)), p.String(), m.n.officeOf(p))
+		sent, received := m.n.exchange().Traffic(p)
+		counter(exchangedDesc, float64(sent), p.String(), m.n.officeOf(p), "sent")
+		counter(exchangedDesc, float64(received), p.String(), m.n.officeOf(p), "received")
 		lies := float64(m.n.exchange().Lies(p))
 		out <- prometheus.MustNewConstMetric(liesDesc, prometheus.GaugeValue, lies, p.String(), m.n.officeOf(p))
 	}

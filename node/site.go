@@ -43,10 +43,11 @@ func (n *Node) SiteURL(prefix string) string {
 		if s.prefix != prefix {
 			continue
 		}
+		at := n.http
 		if s.own != nil {
-			return "http://" + reachable(s.own.Addr()) + prefix
+			at = s.own
 		}
-		return n.scheme() + reachable(n.http.Addr()) + prefix
+		return n.scheme() + reachable(at.Addr()) + prefix
 	}
 	return ""
 }

@@ -51,8 +51,24 @@ Examples:
 	})
 }
 
-// secret finds what stands between a scheme and a host: user and password.
-var secret = regexp.MustCompile(`://[^/@\s"]+@`)
+// secret finds what stands between a scheme and a host, user and password, up to the
+// last @ in case one is in them; queries of URLs, where services put tokens; and
+// invitations.
+var secret = regexp.MustCompile(`://[^/\s"]*@|(https?://[^\s"?]*)\?[^\s",|]+|meshproxy1-[\w-]+|mpx_\w+`)
+
+// redact takes the secrets out of a text.
+func redact(text []byte) []byte {
+	return secret.ReplaceAllFunc(text, func(found []byte) []byte {
+		switch {
+		case bytes.HasSuffix(found, []byte("@")):
+			return []byte("://REDACTED@")
+		case bytes.HasPrefix(found, []byte("http")):
+			url, _, _ := bytes.Cut(found, []byte("?"))
+			return append(redact(url), "?REDACTED"...)
+		}
+		return []byte("REDACTED")
+	})
+}
 
 // private are the settings whose values may be secrets, or lead to them.
 var private = regexp.MustCompile(`(?i)token|secret|password|passphrase|key|auth`)
@@ -88,7 +104,7 @@ func bundle(c *cli.Context, ctl node.Control, w io.Writer) error {
 		}
 	}
 	if missing.Len() > 0 {
-		add("missing.txt", func() (any, error) { return secret.ReplaceAll(missing.Bytes(), []byte("://REDACTED@")), nil })
+		add("missing.txt", func() (any, error) { return redact(missing.Bytes()), nil })
 	}
 	return z.Close()
 }
@@ -103,7 +119,7 @@ func textOf(get func() (any, error)) ([]byte, error) {
 		return raw, nil
 	}
 	data, err := json.MarshalIndent(v, "", "  ")
-	return secret.ReplaceAll(data, []byte("://REDACTED@")), err
+	return redact(data), err
 }
 
 // maxDiagnostic bounds one part of a bundle, in bytes.
@@ -113,7 +129,7 @@ func fetched(ctx context.Context, running *node.Client, path string) ([]byte, er
 	var b bytes.Buffer
 	err := running.Diagnose(ctx, path, &limitedBuffer{&b, maxDiagnostic})
 	if path == node.Diagnostics["metrics.txt"] || path == node.Diagnostics["activity.json"] {
-		return secret.ReplaceAll(b.Bytes(), []byte("://REDACTED@")), err
+		return redact(b.Bytes()), err
 	}
 	return b.Bytes(), err
 }

@@ -10,6 +10,10 @@ func (x *Exchange) Blame(p peer.ID, err error) { x.liar(p, err) }
 // Lies says how often p lied within the last day.
 func (x *Exchange) Lies(p peer.ID) int { return x.health.recentLies(p) }
 
+// Traffic says how many bytes were sent to p and received from it since the start,
+// files, records, questions and answers together.
+func (x *Exchange) Traffic(p peer.ID) (sent, received uint64) { return x.limits.had(p) }
+
 func (h *health) recentLies(p peer.ID) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

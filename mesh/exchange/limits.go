@@ -55,17 +55,19 @@ type direction struct {
 }
 
 // share is what one peer may have, and the part of it that is for classes below
-// Client while a client waits; nil is no limit.
-type share struct{ all, low *rate.Limiter }
+// Client while a client waits; nil is no limit. It counts what the peer had.
+type share struct {
+	all, low *rate.Limiter
+	had      *atomic.Uint64 // bytes
+}
 
 func newShare(perSecond int64) share {
-	if perSecond <= 0 {
-		return share{}
+	s := share{had: new(atomic.Uint64)}
+	if perSecond > 0 {
+		s.all = rate.NewLimiter(rate.Limit(perSecond), paceChunk)
+		s.low = rate.NewLimiter(rate.Limit(max(perSecond/lowShare, 1)), paceChunk)
 	}
-	return share{
-		all: rate.NewLimiter(rate.Limit(perSecond), paceChunk),
-		low: rate.NewLimiter(rate.Limit(max(perSecond/lowShare, 1)), paceChunk),
-	}
+	return s
 }
 
 func newDirection(b Bandwidth) direction {
@@ -126,6 +128,19 @@ func (d *direction) peer(p peer.ID, perSecond int64) share {
 	return s
 }
 
+// had is how many bytes were sent to a peer and received from it.
+func (l *limits) had(p peer.ID) (sent, received uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s, ok := l.up.perPeer[p]; ok {
+		sent = s.had.Load()
+	}
+	if s, ok := l.down.perPeer[p]; ok {
+		received = s.had.Load()
+	}
+	return sent, received
+}
+
 // client marks a transfer of class Client as under way until end is called.
 func (l *limits) client() (end func()) {
 	l.clients.Add(1)
@@ -134,11 +149,13 @@ func (l *limits) client() (end func()) {
 
 func (p *pace) up(ctx context.Context, n int) error {
 	p.l.sent.Add(uint64(n))
+	p.upPeer.had.Add(uint64(n))
 	return p.wait(ctx, n, &p.l.up, p.upPeer)
 }
 
 func (p *pace) down(ctx context.Context, n int) error {
 	p.l.recd.Add(uint64(n))
+	p.downPeer.had.Add(uint64(n))
 	return p.wait(ctx, n, &p.l.down, p.downPeer)
 }
 
