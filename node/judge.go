@@ -30,7 +30,11 @@ func (n *Node) judgeFile(ctx context.Context, f *upstream.Fetched, root verify.D
 	if !n.policy.HasCommand() || f.Name.Kind != verify.Zip {
 		return nil
 	}
-	return n.judgeZip(ctx, f.Name, root, f.File.Name())
+	path, err := f.Path(filepath.Join(n.cfg.Dir, "incoming"))
+	if err != nil {
+		return err
+	}
+	return n.judgeZip(ctx, f.Name, root, path)
 }
 
 // judgeStaged has the command judge a zip whose files came from other offices,

@@ -34,7 +34,7 @@ func TestFiles(t *testing.T) {
 		}
 		got := f.Data
 		if kind == verify.Zip {
-			if got, err = io.ReadAll(f.File); err != nil {
+			if got, err = io.ReadAll(io.NewSectionReader(f.Content(), 0, f.Size)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -136,7 +136,7 @@ func recovers(t *testing.T, fault http.HandlerFunc, kind verify.Kind) {
 		t.Fatal(err)
 	}
 	if kind == verify.Zip {
-		if got, err := io.ReadAll(f.File); err != nil || string(got) != "PK zip" {
+		if got, err := io.ReadAll(io.NewSectionReader(f.Content(), 0, f.Size)); err != nil || string(got) != "PK zip" {
 			t.Errorf("after a second try: %q, %v", got, err)
 		}
 	}

@@ -2,6 +2,7 @@ package upstream_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -64,7 +65,14 @@ func (w *cutting) Write(p []byte) (int, error) {
 // TestZipIsResumed holds that a zip whose transfer breaks off goes on where it
 // was if the upstream can say that it is the same, and starts anew if not.
 func TestZipIsResumed(t *testing.T) {
-	content := []byte(strings.Repeat("0123456789abcdef", 64<<10))
+	t.Run("in memory", func(t *testing.T) { resumed(t, 100_000) })
+	t.Run("in a file", func(t *testing.T) { resumed(t, 1_200_000) })
+}
+
+// resumed tests zips whose transfers break off after as many bytes as unit says.
+func resumed(t *testing.T, unit int) {
+	content := []byte(strings.Repeat("0123456789abcdef", 10*unit/16+1))
+	from := func(units int) string { return fmt.Sprintf("bytes=%d-", units*unit) }
 	for _, test := range []struct {
 		name   string
 		b      breaking
@@ -73,18 +81,18 @@ func TestZipIsResumed(t *testing.T) {
 		ok     bool
 	}{
 		{name: "nothing breaks", b: breaking{tag: `"a"`}, ranges: []string{""}, ok: true},
-		{name: "breaks more often than a request is tried", b: breaking{tag: `"a"`, cuts: 5, after: 100_000},
-			ranges: []string{"", "bytes=100000-", "bytes=200000-", "bytes=300000-", "bytes=400000-", "bytes=500000-"}, ok: true},
-		{name: "no tag", b: breaking{cuts: 1, after: 100_000}, ranges: []string{"", ""}, ok: true},
-		{name: "weak tag", b: breaking{tag: `W/"a"`, cuts: 1, after: 100_000}, ranges: []string{"", ""}, ok: true},
-		{name: "no tag, and breaks again and again", b: breaking{cuts: 9, after: 100_000}, ranges: []string{"", "", ""}},
-		{name: "another file by then", b: breaking{tag: `"a"`, cuts: 1, after: 100_000}, ranges: []string{"", "bytes=100000-"}, ok: true,
+		{name: "breaks more often than a request is tried", b: breaking{tag: `"a"`, cuts: 5, after: unit},
+			ranges: []string{"", from(1), from(2), from(3), from(4), from(5)}, ok: true},
+		{name: "no tag", b: breaking{cuts: 1, after: unit}, ranges: []string{"", ""}, ok: true},
+		{name: "weak tag", b: breaking{tag: `W/"a"`, cuts: 1, after: unit}, ranges: []string{"", ""}, ok: true},
+		{name: "no tag, and breaks again and again", b: breaking{cuts: 9, after: unit}, ranges: []string{"", "", ""}},
+		{name: "another file by then", b: breaking{tag: `"a"`, cuts: 1, after: unit}, ranges: []string{"", from(1)}, ok: true,
 			change: func(b *breaking) { b.tag, b.content = `"b"`, bytes.ToUpper(b.content) }},
-		{name: "shorter file under the same tag", b: breaking{tag: `"a"`, cuts: 1, after: 100_000}, ranges: []string{"", "bytes=100000-", ""}, ok: true,
+		{name: "shorter file under the same tag", b: breaking{tag: `"a"`, cuts: 1, after: unit}, ranges: []string{"", from(1), ""}, ok: true,
 			change: func(b *breaking) { b.content = b.content[:1000] }},
-		{name: "answer for another range", b: breaking{tag: `"a"`, cuts: 1, after: 100_000,
+		{name: "answer for another range", b: breaking{tag: `"a"`, cuts: 1, after: unit,
 			lie: func(h http.Header) { h.Set("Content-Range", "bytes 5-"+strconv.Itoa(len(content)-1)+"/*") }},
-			ranges: []string{"", "bytes=100000-", ""}, ok: true},
+			ranges: []string{"", from(1), ""}, ok: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := &test.b
@@ -106,7 +114,7 @@ func TestZipIsResumed(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if got, err := io.ReadAll(f.File); err != nil || !bytes.Equal(got, b.content) || f.Size != int64(len(got)) {
+			if got, err := io.ReadAll(io.NewSectionReader(f.Content(), 0, f.Size)); err != nil || !bytes.Equal(got, b.content) || f.Size != int64(len(got)) {
 				t.Errorf("%d bytes, size %d, %v; want what the upstream has, %d bytes", len(got), f.Size, err, len(b.content))
 			}
 			if err := f.Close(); err != nil {

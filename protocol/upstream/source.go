@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -16,8 +18,8 @@ import (
 // Fetched is a file of a module version as an upstream gave it, not verified.
 type Fetched struct {
 	Name   verify.Name
-	Data   []byte   // .info and .mod
-	File   *os.File // .zip: a temporary file, read from the start; it is gone after Close
+	Data   []byte   // .info, .mod, and a .zip that is small
+	File   *os.File // any other .zip: a temporary file, read from the start; it is gone after Close
 	Size   int64    // bytes of Data or File
 	Source string   // "direct", or the proxy's host
 	// Also holds other files of the same version that came with this one for
@@ -35,6 +37,31 @@ func (f *Fetched) Close() error {
 		errs = append(errs, other.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// Content reads Data or File.
+func (f *Fetched) Content() io.ReaderAt {
+	if f.File != nil {
+		return f.File
+	}
+	return bytes.NewReader(f.Data)
+}
+
+// Path is where a program can read the content: that of File, which is made in dir
+// if there is none.
+func (f *Fetched) Path(dir string) (string, error) {
+	if f.File != nil {
+		return f.File.Name(), nil
+	}
+	file, err := os.CreateTemp(dir, "fetch-*")
+	if err != nil {
+		return "", err
+	}
+	if _, err := file.Write(f.Data); err != nil {
+		return "", errors.Join(err, file.Close(), removeTemp(file.Name()))
+	}
+	f.File = file
+	return file.Name(), nil
 }
 
 func removeTemp(name string) error {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,30 +17,77 @@ import (
 	"github.com/meshproxy/meshproxy/verify"
 )
 
-// zip reads a zip into a temporary file, with retries.
+// zip reads a zip, with retries.
 func (p *proxy) zip(ctx context.Context, n verify.Name, target string) (_ *Fetched, err error) {
 	if err := p.zips.Acquire(ctx, 1); err != nil {
 		return nil, failure(n.String(), p.label, err)
 	}
 	defer p.zips.Release(1)
-	file, err := os.CreateTemp(p.o.TempDir, "fetch-*.zip")
-	if err != nil {
-		return nil, protocol.Errorf(http.StatusInternalServerError, "%s: %w", n, err)
-	}
-	f := &Fetched{Name: n, File: file, Source: p.label}
+	d := &download{p: p, what: n.String(), target: target, spool: spool{dir: p.o.TempDir}}
+	f := &Fetched{Name: n, Source: p.label}
 	defer func() {
+		f.File = d.spool.file
 		if err != nil {
 			f.Close()
 		}
 	}()
-	d := &download{p: p, what: n.String(), target: target, file: file}
 	if f.Size, err = d.run(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
+	if d.spool.file == nil {
+		f.Data = d.spool.buf.Bytes()
+		return f, nil
+	}
+	if _, err := d.spool.file.Seek(0, io.SeekStart); err != nil {
 		return nil, protocol.Errorf(http.StatusInternalServerError, "%s: %w", n, err)
 	}
 	return f, nil
+}
+
+// maxInMemory is the size of a zip, in bytes, up to which it needs no file while it
+// is checked: nine of ten are smaller, and a file costs more than its bytes.
+const maxInMemory = 1 << 20
+
+// spool takes what comes in memory, and in a temporary file once it is too much.
+type spool struct {
+	dir  string
+	buf  bytes.Buffer // while file is nil
+	file *os.File
+}
+
+// Write implements io.Writer.
+func (s *spool) Write(p []byte) (int, error) {
+	if s.file == nil && s.buf.Len()+len(p) <= maxInMemory {
+		return s.buf.Write(p)
+	}
+	if s.file == nil {
+		file, err := os.CreateTemp(s.dir, "fetch-*.zip")
+		if err != nil {
+			return 0, err
+		}
+		s.file = file
+		if _, err := file.Write(s.buf.Bytes()); err != nil {
+			return 0, err
+		}
+		s.buf = bytes.Buffer{}
+	}
+	return s.file.Write(p)
+}
+
+// reset forgets what came, and makes room for size bytes if that is known and little.
+func (s *spool) reset(size int64) error {
+	if s.file == nil {
+		s.buf.Reset()
+		if size > 0 && size <= maxInMemory {
+			s.buf.Grow(int(size))
+		}
+		return nil
+	}
+	if err := s.file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := s.file.Seek(0, io.SeekStart)
+	return err
 }
 
 // download is a zip on its way. One that breaks off goes on where it was, if the
@@ -48,8 +96,8 @@ func (p *proxy) zip(ctx context.Context, n verify.Name, target string) (_ *Fetch
 type download struct {
 	p            *proxy
 	what, target string
-	file         *os.File
-	have         int64  // bytes in file
+	spool        spool
+	have         int64  // bytes in spool
 	tag          string // strong validator of what they are the beginning of; "" if there is none
 }
 
@@ -77,7 +125,7 @@ func (d *download) try(ctx context.Context) (int64, error) {
 	if err := d.place(resp, b); err != nil {
 		return 0, err
 	}
-	n, err := io.Copy(d.file, b)
+	n, err := io.Copy(&d.spool, b)
 	d.have += n
 	var local *fs.PathError
 	switch {
@@ -97,7 +145,8 @@ func (d *download) header() http.Header {
 	return http.Header{"Range": {fmt.Sprintf("bytes=%d-", d.have)}, "If-Range": {d.tag}}
 }
 
-// place goes to where the answer belongs in the file, and remembers what it is.
+// place sees to it that what comes belongs behind what is there, and remembers what
+// it is.
 func (d *download) place(resp *http.Response, b *body) error {
 	if resp.StatusCode == http.StatusPartialContent {
 		var from, to int64
@@ -106,13 +155,10 @@ func (d *download) place(resp *http.Response, b *body) error {
 			return failure(d.what, d.p.label, fmt.Errorf("answer for the range %.80q, asked from %d", resp.Header.Get("Content-Range"), d.have))
 		}
 		b.limit -= d.have
-	} else {
-		d.have, d.tag = 0, validator(resp.Header)
+		return nil
 	}
-	if err := d.file.Truncate(d.have); err != nil {
-		return d.local(err)
-	}
-	if _, err := d.file.Seek(d.have, io.SeekStart); err != nil {
+	d.have, d.tag = 0, validator(resp.Header)
+	if err := d.spool.reset(resp.ContentLength); err != nil {
 		return d.local(err)
 	}
 	return nil
