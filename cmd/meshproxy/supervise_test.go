@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,22 +61,29 @@ func newSupervisor(t *testing.T) (*supervisor, string) {
 
 func (s *supervisor) notifyPath() string { return filepath.Join(s.dir, "n") }
 
-// start runs serve until the returned func ends it.
-func (s *supervisor) start(args ...string) (pid int, stop func()) {
+// launch runs serve; what it ends with is sent when it does. Its log is complete then.
+func (s *supervisor) launch(args ...string) (cmd *exec.Cmd, ended chan error, log *strings.Builder) {
 	s.t.Helper()
 	// The variable names the process that the socket is for.
 	line := `LISTEN_PID=$$ exec meshproxy serve "$@"`
-	cmd := exec.Command("sh", append([]string{"-c", line, "sh", "--data", filepath.Join(s.dir, "d"), "--p2p", "/ip4/127.0.0.1/tcp/0",
+	cmd = exec.Command("sh", append([]string{"-c", line, "sh", "--data", filepath.Join(s.dir, "d"), "--p2p", "/ip4/127.0.0.1/tcp/0",
 		"--no-lan", "--upstream", "off", "--sumdb", "off"}, args...)...)
 	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "NOTIFY_SOCKET="+s.notifyPath(), "XDG_CONFIG_HOME="+s.dir, "GORACE="+raceOptions)
 	cmd.ExtraFiles = []*os.File{s.socket}
-	var log strings.Builder
-	cmd.Stderr = &log
+	log = new(strings.Builder)
+	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
+	ended = make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	return cmd, ended, log
+}
+
+// start runs serve until the returned func ends it.
+func (s *supervisor) start(args ...string) (pid int, stop func()) {
+	s.t.Helper()
+	cmd, ended, log := s.launch(args...)
 	return cmd.Process.Pid, func() {
 		s.t.Helper()
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -84,10 +92,39 @@ func (s *supervisor) start(args ...string) (pid int, stop func()) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				s.t.Fatalf("serve: %v\n%s", err, &log)
+				s.t.Fatalf("serve: %v\n%s", err, log)
 			}
 		case <-time.After(patience):
 			s.t.Fatal("serve does not end")
+		}
+	}
+}
+
+// TestSecondSignal interrupts a node that takes an hour to end, again and again: the
+// first time begins that, the next one that is not lost beside it ends the process.
+func TestSecondSignal(t *testing.T) {
+	s, _ := newSupervisor(t)
+	cmd, ended, log := s.launch("--drain", "1h")
+	s.wait("READY=1")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("STOPPING=1")
+	limit := time.After(patience)
+	for {
+		select {
+		case err := <-ended:
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
+				t.Fatalf("ended with %v, want by the signal\n%s", err, log)
+			}
+			return
+		case <-limit:
+			cmd.Process.Kill()
+			<-ended
+			t.Fatalf("a second signal does not end it\n%s", log)
+		case <-time.After(50 * time.Millisecond):
+			_ = cmd.Process.Signal(os.Interrupt) // it may have ended
 		}
 	}
 }
