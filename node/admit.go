@@ -84,7 +84,9 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 	if !early(&s.Record) {
 		seen = nil
 	}
-	err := n.store.CommitSeen(ctx, s, staged, seen)
+	// Once begun it is not given up: a client may have the file by then, and what was
+	// admitted has to stand in the audit log.
+	err := n.store.CommitSeen(context.WithoutCancel(ctx), s, staged, seen)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
 		return n.conflicted(conflict)

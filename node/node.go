@@ -170,19 +170,24 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	n.refresh.Store(int64(cfg.Refresh))
 	n.questions = newInquiries(n.askMesh, n.followMods)
 	n.news = newNews(n.push)
-	n.later(func() error {
-		n.arrivals.close()
-		n.refreshes.close()
-		n.questions.close()
-		n.news.close()
-		return nil
-	})
+	n.later(n.endWork)
 	for _, step := range []func(context.Context) error{n.openStore, n.openListener, n.openUpstreams, n.openDatabases, n.openPolicy, n.openClients, n.openMesh, n.openControl} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Close())
 		}
 	}
+	n.later(n.endWork) // first of all: it needs the rest
 	return n, nil
+}
+
+// endWork ends what clients or other offices asked for, and waits for it. More than
+// once is no harm.
+func (n *Node) endWork() error {
+	n.arrivals.close()
+	n.refreshes.close()
+	n.questions.close()
+	n.news.close()
+	return nil
 }
 
 // later has f called by Close, before all that was given to it earlier.
