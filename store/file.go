@@ -94,7 +94,9 @@ func (t *tx) numbered(h fileHead) uint64 {
 	return t.number
 }
 
-// putLarge spools a stream to memory or disk, checks it, and writes it chunk by chunk. The
+// putLarge checks a stream and writes it chunk by chunk: from memory when it is good,
+// or, if it is too large for that, while it is checked. A file of which there is
+// something already is spooled to disk first. The
 // header comes last, so that a stream that is not whole is never seen; what a
 // crash leaves goes with the file's last reference or is overwritten.
 func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
@@ -103,7 +105,8 @@ func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
 		return err
 	}
 	defer release()
-	if h, err := s.head(f.Sum); err != nil || h.present() {
+	h, err := s.head(f.Sum)
+	if err != nil || h.present() {
 		return err
 	}
 	if err := s.room(int(2 * f.CompressedSize)); err != nil {
@@ -116,6 +119,9 @@ func (s *Store) putLarge(ctx context.Context, f RawFile, r io.Reader) error {
 			return err
 		}
 		return s.putChunks(ctx, f, m.next)
+	}
+	if h.flags == 0 && h.num == 0 {
+		return s.putStreamed(ctx, f, r)
 	}
 	tmp, err := os.CreateTemp(s.spool(), "file-")
 	if err != nil {

@@ -2,11 +2,13 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/verify"
@@ -61,6 +63,9 @@ func TestLargeFilesWaitInMemoryOrOnDisk(t *testing.T) {
 				if missing, err := staged.Missing(); err != nil || len(missing) != 1 {
 					t.Errorf("missing after two bad streams: %v, %v", missing, err)
 				}
+				if n := streamsKept(t, to); n != 0 {
+					t.Errorf("%d chunks are there after two bad streams", n)
+				}
 				if err := to.PutRaw(t.Context(), raw, bytes.NewReader(stream)); err != nil {
 					t.Fatal(err)
 				}
@@ -79,3 +84,71 @@ func TestLargeFilesWaitInMemoryOrOnDisk(t *testing.T) {
 		}
 	}
 }
+
+// streamsKept counts the chunks of all streams, seen or not.
+func streamsKept(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	err := s.view(func(txn *badger.Txn) error {
+		return scan(txn, []byte{spaceChunk}, nil, false, func(*badger.Item) error { n++; return nil })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestStreamedPutEnds cuts a stream that is written while it is checked off by its
+// context and by an error of its reader.
+func TestStreamedPutEnds(t *testing.T) {
+	boom := errors.New("boom")
+	for _, c := range []struct {
+		name string
+		cut  func(s *Store, cancel context.CancelFunc) error // what the reader returns
+		want error
+	}{
+		{"the context ends", func(_ *Store, cancel context.CancelFunc) error { cancel(); return io.EOF }, context.Canceled},
+		{"the reader fails", func(*Store, context.CancelFunc) error { return boom }, boom},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := openTest(t, t.TempDir(), smallOptions())
+			if !s.spooled.TryAcquire(maxSpoolBytes) {
+				t.Fatal("something waits already")
+			}
+			m := module.Version{Path: "example.test/large", Version: "v1.0.0"}
+			data := noise(8 * chunkSize)
+			zip := makeZip(t, m, testFile{"large", data})
+			z, err := ScanZip(t.Context(), bytes.NewReader(zip), int64(len(zip)), m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			staged, err := s.StageListing(t.Context(), m, z.Root, z.Listing.Encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer staged.Close()
+			stream, _ := z.Stream(verify.DigestOf(data))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			whole := z.Open(stream)
+			in := io.MultiReader(io.LimitReader(whole, 5*chunkSize), readerFunc(func([]byte) (int, error) {
+				return 0, c.cut(s, cancel)
+			}), whole)
+			if err := s.PutRaw(ctx, stream.Raw, in); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if n := streamsKept(t, s); n != 0 {
+				t.Errorf("%d chunks are there", n)
+			}
+			if err := s.PutRaw(t.Context(), stream.Raw, z.Open(stream)); err != nil {
+				t.Fatal(err)
+			}
+			if n := streamsKept(t, s); n != int(chunks(stream.CompressedSize)) {
+				t.Errorf("%d chunks are there of %d", n, chunks(stream.CompressedSize))
+			}
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -3,7 +3,9 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	mrand "math/rand/v2"
@@ -15,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/mod/module"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
@@ -96,43 +99,113 @@ func pullBare(b *testing.B, to, from *office, size int64) {
 
 // BenchmarkLargeZip pulls one zip of 128 MiB in large files into the asker's Badger,
 // and in turn with that moves as many bytes over a bare stream between the same
-// hosts. It reports the share of the bare stream's rate, and of its processor time.
+// hosts, over loopback and over a line of 1 Gbit/s. It reports the share of the bare
+// stream's rate, and of the processor time, for each GB, what the bare stream takes,
+// what it takes to read the files from the holder's store and throw them away, and to
+// verify and keep them from memory: no transfer can take less than these together.
 func BenchmarkLargeZip(b *testing.B) {
-	rnd := mrand.NewChaCha8([32]byte{1})
 	files := map[string][]byte{}
+	all := noise(8 * 16 << 20)
 	for i := range 8 {
-		data := make([]byte, 16<<20)
-		rnd.Read(data)
-		files[fmt.Sprintf("testdata/large%d", i)] = data
+		files[fmt.Sprintf("testdata/large%d", i)] = all[i*16<<20:][:16<<20]
 	}
 	r := newRelease(b, "example.test/m", "v1.0.0", files)
+	for _, line := range []float64{0, 125e6} {
+		b.Run(fmt.Sprintf("line=%.0fMbit", line*8/1e6), func(b *testing.B) { largeZip(b, r, line) })
+	}
+}
+
+func largeZip(b *testing.B, r *release, line float64) {
 	w := newWorld(b, 1)
 	holder := w.offices[0]
 	holder.admit(r)
 	serveBare(holder, r.size)
 	b.SetBytes(r.size)
-	var bare, pull, bareCPU, pullCPU time.Duration
+	var bare, pull, bareCPU, pullCPU, readCPU, putCPU time.Duration
+	timed := func(wall, cpu *time.Duration, f func()) {
+		start, used := time.Now(), cpuTime(b)
+		f()
+		*wall, *cpu = *wall+time.Since(start), *cpu+cpuTime(b)-used
+	}
+	var ignored time.Duration
 	for b.Loop() {
 		b.StopTimer()
-		asker := w.join("asker", func(*Config) {})
-		w.connect()
-		start, cpu := time.Now(), cpuTime(b)
-		pullBare(b, asker, holder, r.size)
-		bare, bareCPU = bare+time.Since(start), bareCPU+cpuTime(b)-cpu
-		start, cpu = time.Now(), cpuTime(b)
-		b.StartTimer()
-		if _, err := asker.fetch(b.Context(), r, holder.id()); err != nil {
-			b.Fatal(err)
+		asker, alone := w.join("asker", func(*Config) {}), w.join("alone", func(*Config) {})
+		if line > 0 {
+			dialOver(b, asker, holder, 100*time.Microsecond, line)
+		} else {
+			w.connect()
 		}
+		timed(&bare, &bareCPU, func() { pullBare(b, asker, holder, r.size) })
+		b.StartTimer()
+		timed(&pull, &pullCPU, func() {
+			if _, err := asker.fetch(b.Context(), r, holder.id()); err != nil {
+				b.Fatal(err)
+			}
+		})
 		b.StopTimer()
-		pull, pullCPU = pull+time.Since(start), pullCPU+cpuTime(b)-cpu
+		timed(&ignored, &readCPU, func() {
+			eachRaw(b, holder, r, func(_ modzip.Raw, body io.Reader) error { _, err := io.Copy(io.Discard, body); return err })
+		})
+		streams := map[modzip.Raw][]byte{}
+		eachRaw(b, holder, r, func(f modzip.Raw, body io.Reader) (err error) { streams[f], err = io.ReadAll(body); return err })
+		timed(&ignored, &putCPU, func() { putAll(b, alone, r, holder, streams) })
 		asker.stop()
+		alone.stop()
 		w.offices = w.offices[:1]
 		b.StartTimer()
 	}
 	b.ReportMetric(bare.Seconds()/pull.Seconds(), "of-bare-rate")
-	b.ReportMetric(pullCPU.Seconds()/bareCPU.Seconds(), "x-bare-cpu")
-	reportCPU(b, pullCPU, r.size)
+	perGB := func(cpu time.Duration) float64 { return cpu.Seconds() / (float64(r.size) * float64(b.N) / 1e9) }
+	for name, cpu := range map[string]time.Duration{"bare": bareCPU, "read": readCPU, "put": putCPU, "pull": pullCPU} {
+		b.ReportMetric(perGB(cpu), name+"-cpu-s/GB")
+	}
+	b.ReportMetric(float64(bareCPU+readCPU+putCPU)/float64(pullCPU), "floor/pull")
+}
+
+// eachRaw opens each file of a release that o holds.
+func eachRaw(b *testing.B, o *office, r *release, use func(modzip.Raw, io.Reader) error) {
+	text, err := o.store.Listing(r.root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	listing, err := verify.ParseListing(text)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, f := range listing.Files {
+		raw, body, err := o.store.OpenRaw(f.Sum)
+		if err == nil {
+			err = errors.Join(use(raw, body), body.Close())
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// putAll lets o's store verify and keep the streams of a release, two at a time.
+func putAll(b *testing.B, o *office, r *release, from *office, streams map[modzip.Raw][]byte) {
+	text, err := from.store.Listing(r.root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	staged, err := o.store.StageListing(b.Context(), r.module, r.root, text)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer staged.Close()
+	g, ctx := errgroup.WithContext(b.Context())
+	g.SetLimit(2)
+	for raw, data := range streams {
+		g.Go(func() error { return o.store.PutRaw(ctx, raw, bytes.NewReader(data)) })
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	if err := o.store.Commit(b.Context(), o.sign(r.name(verify.Zip), r.root, nil, r.size), staged); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // discard verifies files and keeps none.
