@@ -160,7 +160,8 @@ func TestBrowser(t *testing.T) {
 		for _, scheme := range []string{"light", "dark"} {
 			b.do(t, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
 			b.do(t, chromedp.Navigate(p.url), chromedp.WaitVisible("#feed table"))
-			for _, of := range []string{".health span:last-child", ".tiles dt", ".note", "td.time", ".top nav a"} {
+			for _, of := range []string{".health span:last-child", ".tiles dt", ".note", "td.time", ".top nav a",
+				".legend li", "figcaption", ".source", "#offices .state", "thead th", "footer p", "footer a", "#pause"} {
 				if ratio := eval[float64](t, b, fmt.Sprintf(contrast, of)); ratio < 4.5 {
 					t.Errorf("%s: contrast of %s is %.1f, want 4.5", scheme, of, ratio)
 				}

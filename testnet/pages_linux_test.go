@@ -1,4 +1,4 @@
-package dashboard_test
+package testnet
 
 import (
 	"context"
@@ -20,7 +20,6 @@ import (
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/node/dashboard"
 	"github.com/meshproxy/meshproxy/store"
-	"github.com/meshproxy/meshproxy/testnet"
 	"github.com/meshproxy/meshproxy/verify"
 )
 
@@ -29,7 +28,7 @@ const fewReleases = 1000
 
 // manyReleases is how many the other one holds: 100000 take a minute or two to make.
 //
-//	MESHPROXY_RELEASES=100000 go test -run '^$' -bench Dashboard ./node/dashboard
+//	MESHPROXY_RELEASES=100000 go test -run '^$' -bench Dashboard ./testnet
 func manyReleases(b *testing.B) int {
 	text := os.Getenv("MESHPROXY_RELEASES")
 	if text == "" {
@@ -51,8 +50,8 @@ func heldModule(i, n int) module.Version {
 	return module.Version{Path: fmt.Sprintf("example.test/team%d/lib%d", i/5%97, i/5), Version: fmt.Sprintf("v1.%d.0", i%5)}
 }
 
-// fill commits n releases, each an .info and a go.mod, to an office that does not run.
-func fill(b *testing.B, dir, meshID string, n int) {
+// fillReleases commits n releases, each an .info and a go.mod, to an office that does not run.
+func fillReleases(b *testing.B, dir, meshID string, n int) {
 	b.Helper()
 	key, err := mesh.LoadOrCreateKey(dir)
 	if err != nil {
@@ -109,11 +108,11 @@ func processor(b *testing.B) time.Duration {
 // that holds little: processor time and size must not grow with what is held.
 func BenchmarkDashboard(b *testing.B) {
 	for _, n := range []int{fewReleases, manyReleases(b)} {
-		w := testnet.New(b)
+		w := New(b)
 		o := w.Found("office"+strconv.Itoa(n), node.Config{})
 		st := o.Status()
 		o.Stop()
-		fill(b, st.Data, st.Mesh, n)
+		fillReleases(b, st.Data, st.Mesh, n)
 		o.Restart()
 		if held := o.Status().Store.Releases; held != n {
 			b.Fatalf("%d releases are held, want %d", held, n)
