@@ -173,7 +173,7 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 	if cfg.Drain = c.Duration("drain"); cfg.Drain < 0 {
 		return cfg, misuse("--drain %v: want a time of zero or above", cfg.Drain)
 	}
-	if err := checkUI(c); err != nil {
+	if err := errors.Join(checkUI(c), checkTracing(c)); err != nil {
 		return cfg, err
 	}
 	if cfg.Refresh <= 0 {

@@ -20,6 +20,16 @@ func tracingFlags() []cli.Flag {
 	}}
 }
 
+// checkTracing looks at the value of --otlp-endpoint.
+func checkTracing(c *cli.Context) error {
+	if endpoint := c.String(flagOTLP); endpoint != "" {
+		if err := tracing.CheckEndpoint(endpoint); err != nil {
+			return misuse("--%s: %v", flagOTLP, err)
+		}
+	}
+	return nil
+}
+
 // tracesWanted reports whether the flag or the standard variables say where traces go.
 func tracesWanted(c *cli.Context) bool {
 	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
@@ -31,11 +41,6 @@ func tracesWanted(c *cli.Context) bool {
 // startTracing gives the node's configuration a tracer if traces are wanted. The
 // returned func sends the last spans.
 func startTracing(c *cli.Context, cfg *node.Config) (stop func() error, err error) {
-	if endpoint := c.String(flagOTLP); endpoint != "" {
-		if err := tracing.CheckEndpoint(endpoint); err != nil {
-			return nil, misuse("--%s: %v", flagOTLP, err)
-		}
-	}
 	if !tracesWanted(c) {
 		return func() error { return nil }, nil
 	}
