@@ -149,17 +149,22 @@ func watchMemory(o *process.Office) (most func() int64) {
 // client downloads the project once, with an empty module cache, a checksum
 // database and no go.sum.
 func (b *bench) client(ctx context.Context, w *way, goproxy string) error {
+	if strings.HasPrefix(goproxy, "file:") {
+		return b.clientOf(ctx, w, goproxy, b.sumsAt())
+	}
+	return b.clientOf(ctx, w, goproxy, b.sumdb)
+}
+
+// clientOf is client with a GOSUMDB of its own.
+func (b *bench) clientOf(ctx context.Context, w *way, goproxy, sumdb string) error {
 	dir, err := os.MkdirTemp(b.memory, "client-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	g, err := outside.NewGo(dir, "GOPROXY="+goproxy, "GOSUMDB="+b.sumdb)
+	g, err := outside.NewGo(dir, "GOPROXY="+goproxy, "GOSUMDB="+sumdb)
 	if err != nil {
 		return err
-	}
-	if strings.HasPrefix(goproxy, "file:") {
-		g.Set("GOSUMDB=" + b.sumdb + " " + b.upstream.URL() + "/sumdb/" + sumsName)
 	}
 	if err := g.Write("go.mod", b.gomod); err != nil {
 		return err

@@ -48,6 +48,7 @@ func main() {
 	flag.DurationVar(&c.linkRTT, "link-rtt", 50*time.Millisecond, "`time` there and back between offices of an emulated network")
 	flag.Int64Var(&c.linkRate, "link-rate", 100e6, "bits a second of an office in it")
 	flag.StringVar(&c.profile, "profile", "", "write what an office does when cold to this `file` with the suffixes .cpu and .heap")
+	flag.Var(&c.peers, "peer", "measure another proxy beside the office, and nothing else: athens=`PATH` or goproxy=PATH, any number of times")
 	flag.Parse()
 
 	if c.only != "" && c.only != onlyDownloads && c.only != onlyLoads && c.only != onlyWAN {
@@ -65,6 +66,7 @@ func main() {
 // config is what the flags say.
 type config struct {
 	bin, project, tree, scratch, data, profile, only string
+	peers                                            peers
 
 	rounds, requests, clients int
 	rtt, linkRTT              time.Duration
@@ -121,6 +123,9 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	fmt.Fprintf(w, "%s, %s/%s, %d cores, %s. %d zips of %.1f MB together, upstream on loopback, %v away, %d rounds, medians.\n\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(),
 		len(zips), float64(size)/1e6, b.rtt, b.rounds)
+	if len(b.peers) > 0 {
+		return b.beside(ctx, w)
+	}
 	if b.only == onlyWAN {
 		return b.across(ctx, w)
 	}
@@ -149,6 +154,11 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	if b.tree, err = outside.FillTree(ctx, b.treeDir(), b.gomod, machineSettings()...); err != nil {
 		return err
+	}
+	if len(b.peers) > 0 {
+		if err := b.complete(ctx); err != nil {
+			return err
+		}
 	}
 	db, err := b.tree.Database(sumsName)
 	if err != nil {
