@@ -53,7 +53,7 @@ func backUp(c *cli.Context, ctl node.Control) error {
 			return err
 		})
 	})
-	p.end()
+	p.end(err)
 	if err != nil {
 		return backupError(c, err)
 	}
@@ -132,7 +132,7 @@ func restore(c *cli.Context) error {
 		bytes = max(bytes, at.Bytes)
 		p.show(at)
 	})
-	p.end()
+	p.end(err)
 	if err != nil {
 		return backupError(c, err)
 	}

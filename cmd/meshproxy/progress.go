@@ -32,7 +32,7 @@ type progress struct {
 const (
 	progressTerminal = 200 * time.Millisecond
 	progressPlain    = 10 * time.Second
-	progressWidth    = 24 // of the bar, in columns
+	progressWidth    = 8 // of the bar, in columns: what stands beside it fits into 80
 )
 
 // newProgress begins; end ends it.
@@ -47,8 +47,9 @@ func newProgress(c *cli.Context, name string) *progress {
 // withProgress shows how far do is, until it ends.
 func withProgress[T any](c *cli.Context, name string, do func(func(store.Progress)) (T, error)) (T, error) {
 	p := newProgress(c, name)
-	defer p.end()
-	return do(p.show)
+	result, err := do(p.show)
+	p.end(err)
+	return result, err
 }
 
 func (p *progress) draw() {
@@ -60,6 +61,8 @@ func (p *progress) draw() {
 	if width := terminalWidth(p.w); width > 0 {
 		p.writer.SetTerminalWidth(width)
 	}
+	p.writer.Style().Options.TimeInProgressPrecision = time.Second
+	p.writer.Style().Options.ETAPrecision = time.Second
 	p.writer.Style().Visibility = pretty.StyleVisibility{ETA: true, Percentage: true, Tracker: true, Time: true}
 	p.writer.AppendTracker(p.bar)
 	p.drawing.Go(p.writer.Render)
@@ -99,12 +102,17 @@ func (p *progress) text(at store.Progress) string {
 	return text + fmt.Sprintf("%s, %s/s", bytesText(at.Bytes), bytesText(int64(rate)))
 }
 
-// end leaves the terminal to whoever writes next.
-func (p *progress) end() {
+// end leaves the terminal to whoever writes next. err is how it ended.
+func (p *progress) end(err error) {
 	if p.bar == nil {
 		return
 	}
-	p.bar.MarkAsDone()
+	p.bar.UpdateMessage(p.name) // how much it was in the end is the result to say
+	if err != nil {
+		p.bar.MarkAsErrored()
+	} else {
+		p.bar.MarkAsDone()
+	}
 	p.writer.Stop()
 	p.drawing.Wait()
 }
