@@ -84,6 +84,9 @@ func (m *Mesh) hello(ctx context.Context, session *session, p peer.ID) (err erro
 		return errors.Join(ErrMoved, m.heardMove(p, reply.Rotation))
 	}
 	if err := reply.Status.err(); err != nil {
+		if clocks := apart(reply.Time); clocks != "" {
+			m.log.Warn("a member does not take this node's credential: "+clocks+"; set the clock, and keep it set (NTP)", "peer", p)
+		}
 		return fmt.Errorf("hello to %s: %w", p, err)
 	}
 	m.outcast.Store(false)
@@ -156,7 +159,7 @@ func (m *Mesh) answerHello(w *wire, p peer.ID) (refusal, err error) {
 		return nil, err
 	}
 	if err := m.admit(p, open.Statements); err != nil {
-		return err, w.send(helloReply{Status: statusOf(err)}) // and no more
+		return err, w.send(helloReply{Status: statusOf(err), Time: time.Now().Unix()}) // and no more
 	}
 	if err := w.send(helloReply{Status: statusOK, Statements: m.introduction()}); err != nil {
 		return nil, err
@@ -184,14 +187,18 @@ func (m *Mesh) admit(p peer.ID, statements []member.Statement) error {
 	if m.IsMember(p) {
 		return nil
 	}
-	return fmt.Errorf("hello of %s: %w: its credential is not in force here: %w", p, ErrRefused, errOrNil(err))
-}
-
-var errNotInForce = errors.New("expired, or taken away")
-
-func errOrNil(err error) error {
-	if err == nil {
-		return errNotInForce
+	if old := timeless(k, statements, now); old != nil {
+		err = old
 	}
-	return err
+	if err == nil {
+		err = errTakenAway
+	}
+	return fmt.Errorf("hello of %s: %w: its credential %w", p, ErrRefused, err)
 }
+
+// What is wrong with a credential, after the word.
+var (
+	errTakenAway = errors.New("is not in force here: it, or one that it rests on, was taken away")
+	errNotYet    = errors.New("is not in force")
+	errExpired   = errors.New("has expired")
+)

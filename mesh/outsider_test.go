@@ -157,7 +157,7 @@ func TestHellosThatAreRefused(t *testing.T) {
 		}
 		grant := by.grantNode(s.Public, member.Member, "x", time.Now())
 		g(&grant)
-		c, err := member.Issue(by.self, by.signer, grant)
+		c, err := member.Issue(by.own(), by.signer, grant)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,8 +53,9 @@ type contact struct {
 	next    time.Time      // no dial before
 	dialing bool
 	rtt     time.Duration
-	moved   time.Time // when what was seen to be right last changed
-	zips    *uint32   // that it announces, as it said last
+	moved   time.Time      // when what was seen to be right last changed
+	zips    *uint32        // that it announces, as it said last
+	ahead   *time.Duration // of its clock is this machine's
 }
 
 type peersState struct {

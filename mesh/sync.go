@@ -59,7 +59,7 @@ func (m *Mesh) syncOnce(ctx context.Context, p peer.ID) (again bool, err error) 
 	m.mu.Lock()
 	sum := m.roster.Sum()
 	m.mu.Unlock()
-	if err := w.send(syncOpen{sum, m.peers.news(), m.holds.count()}); err != nil {
+	if err := w.send(syncOpen{sum, m.peers.news(), m.holds.count(), time.Now().Unix()}); err != nil {
 		return false, err
 	}
 	var have syncHave
@@ -68,6 +68,7 @@ func (m *Mesh) syncOnce(ctx context.Context, p peer.ID) (again bool, err error) 
 	}
 	m.peers.hear(have.Hints[:min(len(have.Hints), heardHints)])
 	m.peers.toldZips(p, have.Zips)
+	m.peers.toldTime(p, have.Time)
 	if have.Same {
 		return false, nil
 	}
@@ -110,8 +111,9 @@ func (m *Mesh) answerSync(w *wire, p peer.ID) error {
 	}
 	m.peers.hear(open.Hints[:min(len(open.Hints), heardHints)])
 	m.peers.toldZips(p, open.Zips)
+	m.peers.toldTime(p, open.Time)
 	m.mu.Lock()
-	have := syncHave{Same: m.roster.Sum() == open.Sum, Zips: m.holds.count()}
+	have := syncHave{Same: m.roster.Sum() == open.Sum, Zips: m.holds.count(), Time: time.Now().Unix()}
 	if !have.Same {
 		have.IDs = m.roster.IDs()
 	}

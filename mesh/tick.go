@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,7 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var renewed, pinged, saved time.Time
+	standing := true
 	overused := map[member.Key]int{}
 	for {
 		now := time.Now()
@@ -30,6 +32,7 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 			m.warnOverused(overused)
 			m.renew(now)
 			m.countZips(ctx)
+			standing = m.warnStanding(standing)
 		}
 		if now.Sub(pinged) >= pingEvery {
 			pinged = now
@@ -143,4 +146,14 @@ func (m *Mesh) warnOverused(told map[member.Key]int) {
 				"invitation", k, "uses", i.Uses, "joined", i.Admitted)
 		}
 	}
+}
+
+// warnStanding says once when this node is no member any more in its own eyes, and
+// returns whether it is.
+func (m *Mesh) warnStanding(before bool) bool {
+	err := m.Standing()
+	if err != nil && before && !errors.Is(err, ErrRemoved) { // that was said when it was heard
+		m.log.Error("this node is out of its mesh: set the clock if it is wrong, else join again with a new token", "err", err)
+	}
+	return err == nil
 }

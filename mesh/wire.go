@@ -104,6 +104,7 @@ type helloReply struct {
 	Status     status             `cbor:"1,keyasint"`
 	Statements []member.Statement `cbor:"2,keyasint,omitempty"`
 	Rotation   []byte             `cbor:"3,keyasint,omitempty"` // with statusMoved
+	Time       int64              `cbor:"4,keyasint,omitempty"` // there, with a refusal
 }
 
 type joinOpen struct {
@@ -130,6 +131,7 @@ type syncOpen struct {
 	Sum   member.ID     `cbor:"1,keyasint"`
 	Hints []member.Hint `cbor:"2,keyasint,omitempty"`
 	Zips  *uint32       `cbor:"3,keyasint,omitempty"` // that the sender announces
+	Time  int64         `cbor:"4,keyasint,omitempty"` // there, in seconds since 1970
 }
 
 type syncHave struct {
@@ -137,6 +139,7 @@ type syncHave struct {
 	Same  bool          `cbor:"2,keyasint,omitempty"`
 	Hints []member.Hint `cbor:"3,keyasint,omitempty"`
 	Zips  *uint32       `cbor:"4,keyasint,omitempty"` // that the sender announces
+	Time  int64         `cbor:"5,keyasint,omitempty"` // there, in seconds since 1970
 }
 
 type syncGive struct {

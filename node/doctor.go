@@ -45,7 +45,7 @@ const (
 // which parts depend on each other.
 func (n *Node) Doctor(ctx context.Context) ([]Finding, error) {
 	checks := []func(context.Context) Finding{
-		n.checkStore, n.checkServing, n.checkGo, n.checkUpstream, n.checkDatabases, n.checkPolicy, n.checkClients, n.checkMembers, n.checkReachable,
+		n.checkStore, n.checkServing, n.checkGo, n.checkUpstream, n.checkDatabases, n.checkPolicy, n.checkClients, n.checkStanding, n.checkMembers, n.checkReachable,
 	}
 	found := make([]Finding, len(checks))
 	var all sync.WaitGroup
