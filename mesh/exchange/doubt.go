@@ -14,7 +14,7 @@ import (
 // Who waits at a home peer does not take its word for it that somebody fetches: it
 // asks the fetcher that the home peer names.
 const (
-	firstDoubt  = time.Second     // how long the home peer is believed at first
+	firstDoubt  = leaseTimeout    // how long the home peer is believed at first
 	doubtEvery  = 5 * time.Second // how often the fetcher is asked while it says that it fetches,
 	denialEvery = heartbeat       // and while it does not
 	maxDenied   = 3 * time.Second // after so long, and minDenials, without a fetcher the claim moves on
@@ -130,7 +130,9 @@ func (d *doubt) deny(now time.Time) error {
 func (x *Exchange) probe(ctx context.Context, p peer.ID, c claimed) (r claimReply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	l, stop, err := x.ask(ctx, p, ClaimID, Client)
+	// Many may ask at once, and come late on a busy machine: that is no failure of p's
+	// that should send other claims past it.
+	l, stop, err := x.open(ctx, p, ClaimID, Client)
 	if err != nil {
 		return r, err
 	}

@@ -158,9 +158,18 @@ func (l *link) recv(v any, limit int) error {
 	return nil
 }
 
-// ask opens a stream to a peer. The stream is reset when ctx ends; stop releases
-// that tie and closes or, after an error, resets the stream.
+// ask opens a stream to a peer, and notes it when that fails. The stream is reset when
+// ctx ends; stop releases that tie and closes or, after an error, resets the stream.
 func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class Class) (l *link, stop func(error), err error) {
+	l, stop, err = x.open(ctx, p, proto, class)
+	if err != nil && ctx.Err() == nil && x.cfg.Members.IsMember(p) {
+		x.health.failed(p)
+	}
+	return l, stop, err
+}
+
+// open is ask for a question whose failure says nothing of other questions.
+func (x *Exchange) open(ctx context.Context, p peer.ID, proto protocol.ID, class Class) (l *link, stop func(error), err error) {
 	if !x.cfg.Members.IsMember(p) {
 		return nil, nil, fmt.Errorf("ask %v: not a member of this mesh", p)
 	}
@@ -170,9 +179,6 @@ func (x *Exchange) ask(ctx context.Context, p peer.ID, proto protocol.ID, class 
 	octx = network.WithDialPeerTimeout(octx, dialTimeout)
 	s, err := x.cfg.Host.NewStream(octx, p, proto)
 	if err != nil {
-		if ctx.Err() == nil {
-			x.health.failed(p)
-		}
 		endSpan(ctx, span, err)
 		return nil, nil, fmt.Errorf("ask %v: %w", p, err)
 	}
