@@ -33,9 +33,9 @@ const (
 	// read: less when what was read ahead turns out not to be asked for, twice as much
 	// when it is.
 	minWindow, maxWindow = 2, 32
-	// aheadSlots is how many zips are read ahead at a time: enough to fill a line while
-	// the listing of the next one is on its way, and few, so that the first is here soon.
-	aheadSlots = 6
+	// aheadSlots is how many zips are read ahead at a time. Most are small and take two
+	// round trips whatever the line could carry meanwhile.
+	aheadSlots = 16
 	// aheadBytes bounds the files of the zips that are read ahead at a time, in bytes
 	// as the records tell them, before compression. A larger zip waits to be asked for:
 	// its client is given it while it arrives.

@@ -151,12 +151,18 @@ func (b *bench) zips(ctx context.Context, gomod string) (sizes map[string]int64,
 	})
 }
 
-// fresh is how many of the zips of one project another one has not, and their bytes.
-func fresh(of, not map[string]int64) (count int, size int64) {
+// amount is a number of zips and their bytes.
+type amount struct {
+	count int
+	size  int64
+}
+
+// fresh is what one project has of zips that another one has not.
+func fresh(of, not map[string]int64) (a amount) {
 	for zip, n := range of {
 		if _, ok := not[zip]; !ok {
-			count, size = count+1, size+n
+			a.count, a.size = a.count+1, a.size+n
 		}
 	}
-	return count, size
+	return a
 }

@@ -26,6 +26,7 @@ type leg struct {
 	wire   []float64 // bytes towards the client's site, headers and all
 	lacked []float64 // bytes by which the office's store grew: compressed files and records
 	ideal  []time.Duration
+	zips   amount // that the office lacked, as they are; 0 is not known
 }
 
 // across measures a second office, without an upstream, that is a wide area network
@@ -62,7 +63,7 @@ func (b *bench) across(ctx context.Context, w io.Writer) error {
 		warm:   &leg{name: "the project again"},
 		change: &leg{name: fmt.Sprintf("after upgrades of %d modules by one version", upgrades)},
 	}
-	run.fresh, run.freshSize = fresh(has, had)
+	run.cold.zips, run.change.zips = fresh(had, nil), fresh(has, had)
 	for range b.rounds {
 		if err := run.round(ctx); errors.Is(err, wan.ErrUnavailable) {
 			fmt.Fprintf(w, "Nothing measured across a network: %v\n\n", err)
@@ -78,15 +79,13 @@ func (b *bench) across(ctx context.Context, w io.Writer) error {
 // crossing is the measurements across a network.
 type crossing struct {
 	*bench
-	tree  outside.Tree
-	db    *outside.Database
-	after string // go.mod with later versions of some modules of the project
-
-	fresh     int   // zips that after has and the project has not
-	freshSize int64 // their bytes
-	number    int   // of the round
+	tree   outside.Tree
+	db     *outside.Database
+	after  string // go.mod with later versions of some modules of the project
+	number int    // of the round
 
 	direct, cold, change, warm *leg
+	line                       []time.Duration // what the cold download lacked, over bare TCP
 	joined                     []time.Duration // from the join command to the first zip from the mesh
 }
 
@@ -159,6 +158,11 @@ func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Sit
 		return err
 	}
 	last := len(c.warm.took) - 1
+	took, err := bare(ctx, atA, atB, int64(c.cold.lacked[last]))
+	if err != nil {
+		return err
+	}
+	c.line = append(c.line, took)
 	c.cold.least(c.linkRate, c.warm.took[last])
 	c.change.least(c.linkRate, again)
 	return nil
@@ -249,8 +253,9 @@ func required(gomod, path string) string {
 
 func (c *crossing) print(out io.Writer) {
 	fmt.Fprintf(out, "Across an emulated network, %v there and back, %d Mbit/s at each office; nothing but the first office has an upstream. "+
-		"From the join command to the first zip from the mesh, the go command included: %.2f s.\n\n",
-		c.linkRTT, c.linkRate/1e6, median(c.joined)/1e9)
+		"From the join command to the first zip from the mesh, the go command included: %.2f s. "+
+		"The bytes that the second office lacked, in one HTTP answer over bare TCP: %.2f s.\n\n",
+		c.linkRTT, c.linkRate/1e6, median(c.joined)/1e9, median(c.line)/1e9)
 	t := table.NewWriter()
 	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips"})
 	for _, l := range []*leg{c.direct, c.cold, c.warm, c.change} {
@@ -260,9 +265,9 @@ func (c *crossing) print(out io.Writer) {
 			row[4] = fmt.Sprintf("%.2f", median(l.lacked)/1e6)
 			row[5] = fmt.Sprintf("%.3f", median(quotients(l.wire, l.lacked)))
 		}
-		if l == c.change {
-			row[6] = fmt.Sprintf("%.2f (%d)", float64(c.freshSize)/1e6, c.fresh)
-			row[7] = fmt.Sprintf("%.3f", median(l.wire)/float64(c.freshSize))
+		if z := l.zips; z.size > 0 {
+			row[6] = fmt.Sprintf("%.2f (%d)", float64(z.size)/1e6, z.count)
+			row[7] = fmt.Sprintf("%.3f", median(l.wire)/float64(z.size))
 		}
 		t.AppendRow(row)
 	}
