@@ -54,7 +54,7 @@ func (n *errand) depart(signed *verify.Signed, holders []peer.ID, staged *store.
 }
 
 // pull brings the files of a zip, whose record was admitted, from other offices
-// into the store. What has arrived stays there even when the rest fails.
+// into the store. When the rest fails, what has arrived goes with the staged zip.
 func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (from origin, err error) {
 	rec := &signed.Record
 	ctx, span := n.part(ctx, "pull", rec.Name.String())
