@@ -112,7 +112,7 @@ crosscheck: ## does it build for the other PLATFORMS?
 NFPM   ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.1
 GOARCH ?= $(shell $(GO) env GOARCH)
 # A Debian version begins with a digit; git describe without a tag does not.
-DEBVERSION ?= $(shell echo '$(VERSION)' | sed -E 's/^v//; /^[0-9]/!s/^/0.0.0~git./')
+DEBVERSION ?= $(shell echo '$(VERSION)' | sed -E 's/^v//; /^[0-9]+[.]/!s/^/0.0.0~git./')
 
 deb: ## a Debian package, in bin/
 	mkdir -p bin/deb
