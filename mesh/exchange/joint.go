@@ -26,6 +26,7 @@ type joint struct {
 	from []peer.ID    // who sent them
 	put  chan error
 	busy bool // somebody copies; guarded by the transfer's mu
+	runs int  // how often somebody has begun to; likewise
 }
 
 var errAbandoned = errors.New("the rest of the file did not arrive")

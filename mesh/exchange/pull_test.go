@@ -58,8 +58,13 @@ func TestLargeFileGoesOnWhereItBroke(t *testing.T) {
 	goesOn.admit(r)
 	var once sync.Once
 	broke := make(chan struct{})
+	var gone atomic.Bool
 	adversary{file: func(_ int, _ *fileHead, data []byte) ([]byte, error) {
+		if gone.Load() {
+			return nil, errVanish
+		}
 		if len(data) > largeFile {
+			gone.Store(true)
 			once.Do(func() { close(broke) })
 			return data[:len(data)/2], io.EOF
 		}
@@ -156,8 +161,10 @@ func TestWaitEndsWithTheTransfer(t *testing.T) {
 	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 100))
 	w := newWorld(t, 2)
 	w.offices[0].admit(r)
+	var gone atomic.Bool
 	adversary{file: func(n int, _ *fileHead, data []byte) ([]byte, error) {
-		if n == 50 {
+		if n == 50 || gone.Load() {
+			gone.Store(true)
 			return nil, io.EOF
 		}
 		return data, nil

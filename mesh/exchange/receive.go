@@ -103,7 +103,7 @@ func (s *source) receiveLarge(i int, raw modzip.Raw) error {
 	}
 	t.sched.items[i].part = nil
 	t.sched.arrived(s.peer, i)
-	if len(j.from) > 1 {
+	if j.runs > 1 {
 		t.stats.Resumed++
 	}
 	unread := raw.CompressedSize - j.off.Load()
@@ -165,13 +165,14 @@ func (s *source) joint(i int, raw modzip.Raw) (*joint, error) {
 		return nil, errRestart
 	case j != nil:
 		j.busy = true
+		j.runs++
 		return j, nil
 	}
 	j, err := t.x.newJoint(t.x.ctx, raw)
 	if err != nil {
 		return nil, err
 	}
-	j.busy = true
+	j.busy, j.runs = true, 1
 	it.part = j
 	return j, nil
 }

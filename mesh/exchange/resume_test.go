@@ -50,6 +50,9 @@ func TestLargeFileOverBrokenConnections(t *testing.T) {
 	if got := asker.x.limits.recd.Load(); got > size+slack {
 		t.Errorf("%d bytes came for a file of %d that was cut twice", got, size)
 	}
+	if stats.Resumed != 1 {
+		t.Errorf("%d files went on in their middle, want the one", stats.Resumed)
+	}
 	if stats.Wasted > 0 {
 		t.Errorf("%d bytes wasted", stats.Wasted)
 	}
