@@ -94,6 +94,9 @@ func (n *Node) commit(ctx context.Context, s *verify.Signed, staged *store.Stage
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", s.Record.Name, err)
 	}
+	if staged != nil {
+		n.leftovers.drop(staged.Root)
+	}
 	return nil
 }
 

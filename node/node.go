@@ -142,6 +142,7 @@ type Node struct {
 	questions *inquiries
 	following *follow
 	foreseen  *ahead
+	leftovers *leftovers
 	news      *news
 	counts    *counters
 	requests  *requestMetrics
@@ -164,7 +165,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
 		counts: newCounters(), registry: newRegistry(), following: newFollow(), foreseen: newAhead(),
-		activity: newActivity(),
+		activity: newActivity(), leftovers: newLeftovers(),
 	}
 	n.requests = newRequestMetrics(n.registry)
 	n.refresh.Store(int64(cfg.Refresh))
@@ -187,6 +188,7 @@ func (n *Node) endWork() error {
 	n.refreshes.close()
 	n.questions.close()
 	n.news.close()
+	n.leftovers.close()
 	return nil
 }
 

@@ -54,7 +54,7 @@ func (n *errand) depart(signed *verify.Signed, holders []peer.ID, staged *store.
 }
 
 // pull brings the files of a zip, whose record was admitted, from other offices
-// into the store. When the rest fails, what has arrived goes with the staged zip.
+// into the store. When the rest fails, what has arrived waits for the next try.
 func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer.ID) (from origin, err error) {
 	rec := &signed.Record
 	ctx, span := n.part(ctx, "pull", rec.Name.String())
@@ -78,6 +78,7 @@ func (n *errand) pull(ctx context.Context, signed *verify.Signed, holders []peer
 	}
 	stats, err := t.Done(ctx)
 	if err != nil {
+		n.spare(ctx, staged, err)
 		return origin{}, err
 	}
 	if err := n.judgeStaged(ctx, rec, staged); err != nil {

@@ -3,8 +3,6 @@ package testnet
 import (
 	"fmt"
 	"net/http"
-	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
@@ -33,22 +31,10 @@ func leaves(t *testing.T, count int) *outside.World {
 
 func leaf(i int) string { return fmt.Sprintf("example.test/leaf%03d", i) }
 
-// streams reads from an office's metrics how many streams it opened for a protocol.
+// streams is how many streams an office opened for a protocol.
 func (o *Office) streams(protocol string) int {
 	o.net.t.Helper()
-	status, body, err := o.Get("/metrics")
-	if err != nil || status != http.StatusOK {
-		o.net.t.Fatalf("office %s: metrics: status %d, %v", o.Name, status, err)
-	}
-	m := regexp.MustCompile(`meshproxy_exchange_streams_total\{protocol="` + protocol + `"\} (\d+)`).FindSubmatch(body)
-	if m == nil {
-		return 0
-	}
-	n, err := strconv.Atoi(string(m[1]))
-	if err != nil {
-		o.net.t.Fatal(err)
-	}
-	return n
+	return o.counter("meshproxy_exchange_streams_total", func(labels map[string]string) bool { return labels["protocol"] == protocol })
 }
 
 // TestDownloadAsksLittle counts the questions between offices that a client's

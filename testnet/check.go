@@ -206,22 +206,32 @@ func (n *Net) CheckOnce(upstream *outside.Server) {
 }
 
 // failures counts how often the offices that run found another one silent.
-func (n *Net) failures() int {
+func (n *Net) failures() (total int) {
 	n.t.Helper()
-	const name = "meshproxy_exchange_peer_failures_total"
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	total := 0
 	for _, o := range n.offices {
-		if !o.Running() {
-			continue
-		}
-		families, err := parser.TextToMetricFamilies(bytes.NewReader(o.MustGet("/metrics")))
-		if err != nil || families[name] == nil {
-			n.t.Fatalf("office %s has no metric %s: %v", o.Name, name, err)
-		}
-		for _, m := range families[name].Metric {
-			total += int(m.GetCounter().GetValue())
+		if o.Running() {
+			total += o.counter("meshproxy_exchange_peer_failures_total", nil)
 		}
 	}
 	return total
+}
+
+// counter reads a metric of an office: the sum of all with labels that will do.
+func (o *Office) counter(name string, will func(labels map[string]string) bool) (sum int) {
+	o.net.t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(o.MustGet("/metrics")))
+	if err != nil {
+		o.net.t.Fatalf("office %s: metrics: %v", o.Name, err)
+	}
+	for _, m := range families[name].GetMetric() {
+		labels := map[string]string{}
+		for _, l := range m.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		if will == nil || will(labels) {
+			sum += int(m.GetCounter().GetValue())
+		}
+	}
+	return sum
 }
