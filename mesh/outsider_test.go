@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +20,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-msgio"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/meshproxy/meshproxy/mesh/member"
 )
@@ -262,6 +266,18 @@ func TestFlood(t *testing.T) {
 				}
 			}
 		})
+	}
+	addrs := berlin.host.Network().ListenAddresses()
+	at := slices.IndexFunc(addrs, func(a multiaddr.Multiaddr) bool {
+		network, _, err := manet.DialArgs(a)
+		return err == nil && strings.HasPrefix(network, "tcp")
+	})
+	for range 1000 { // and these never say a word
+		c, err := manet.Dial(addrs[at])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
 	}
 	wg.Wait()
 	berlin.gate.mu.Lock()
