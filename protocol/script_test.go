@@ -1,11 +1,7 @@
 package protocol_test
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strconv"
@@ -17,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meshproxy/meshproxy/protocol"
+	"github.com/meshproxy/meshproxy/testnet/outside"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -62,7 +59,7 @@ func exchange(t *testing.T, addr, script string) {
 	if !ok {
 		t.Fatal("script without a blank line after the request")
 	}
-	resp, body := send(t, addr, request)
+	resp, body := outside.Send(t, addr, spelled(t, request))
 	head, wantBody, checkBody := strings.Cut(want, "\n\n")
 	lines := strings.Split(strings.TrimSpace(head), "\n")
 	if got := strconv.Itoa(resp.StatusCode); got != lines[0] {
@@ -85,36 +82,16 @@ func exchange(t *testing.T, addr, script string) {
 	}
 }
 
-// send writes a request as it stands, so that nothing cleans its target.
-func send(t *testing.T, addr, request string) (*http.Response, string) {
-	conn, err := net.Dial("tcp", addr)
+// spelled puts as many letters as it says in the place of "LETTERS(n)".
+func spelled(t *testing.T, request string) string {
+	before, rest, ok := strings.Cut(request, "LETTERS(")
+	if !ok {
+		return request
+	}
+	count, after, _ := strings.Cut(rest, ")")
+	n, err := strconv.Atoi(count)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	line, headers, _ := strings.Cut(request, "\n")
-	if before, rest, ok := strings.Cut(line, "LETTERS("); ok {
-		count, after, _ := strings.Cut(rest, ")")
-		n, err := strconv.Atoi(count)
-		if err != nil {
-			t.Fatal(err)
-		}
-		line = before + strings.Repeat("a", n) + after
-	}
-	method, _, _ := strings.Cut(line, " ")
-	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", line)
-	for h := range strings.Lines(headers) {
-		fmt.Fprintf(conn, "%s\r\n", strings.TrimSpace(h))
-	}
-	io.WriteString(conn, "\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
-	return resp, string(body)
+	return before + strings.Repeat("a", n) + after
 }

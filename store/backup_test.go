@@ -24,15 +24,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	want := readZip(t, s, root)
 	m2 := module.Version{Path: m1.Path, Version: "v1.9.0"}
-	staged := makeZip(t, m2, testFile{"a", []byte("staged")})
-	z, err := ScanZip(ctx, bytes.NewReader(staged), int64(len(staged)), m2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := s.StageZip(ctx, z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	z, st := stageZip(t, s, m2, makeZip(t, m2, testFile{"a", []byte("staged")}))
 	defer st.Close()
 	var b bytes.Buffer
 	if err := s.Backup(ctx, &b, nil); err != nil {

@@ -117,15 +117,7 @@ func TestConcurrentConflict(t *testing.T) {
 func TestSeenBeforeItIsSafe(t *testing.T) {
 	ctx := context.Background()
 	s := openTest(t, t.TempDir(), smallOptions())
-	data := makeZip(t, m1, testFile{"a", []byte("a")})
-	z, err := ScanZip(ctx, bytes.NewReader(data), int64(len(data)), m1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := s.StageZip(ctx, z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	z, st := stageZip(t, s, m1, makeZip(t, m1, testFile{"a", []byte("a")}))
 	defer st.Close()
 	disk := &write{done: make(chan error)} // the syncer cannot go on before this is taken
 	s.syncs <- disk
@@ -147,7 +139,7 @@ func TestSeenBeforeItIsSafe(t *testing.T) {
 		t.Error(err)
 	}
 	again := sealRecord(t, m1, verify.Zip, verify.DigestOf([]byte("other")), nil, 1)
-	err = s.CommitSeen(ctx, again, nil, func() { t.Error("a conflict was seen as committed") })
+	err := s.CommitSeen(ctx, again, nil, func() { t.Error("a conflict was seen as committed") })
 	if !errors.Is(err, ErrConflict) {
 		t.Errorf("another zip for the name: %v", err)
 	}

@@ -109,8 +109,8 @@ func zipRecord(t testing.TB, m module.Version, root verify.Digest, size int64) *
 	return sealRecord(t, m, verify.Zip, root, nil, size)
 }
 
-// putZip scans, stages and commits a zip.
-func putZip(t testing.TB, s *Store, m module.Version, data []byte) verify.Digest {
+// stageZip scans and stages a zip, for the caller to commit and close.
+func stageZip(t testing.TB, s *Store, m module.Version, data []byte) (*Scanned, *Staged) {
 	t.Helper()
 	ctx := context.Background()
 	z, err := ScanZip(ctx, bytes.NewReader(data), int64(len(data)), m)
@@ -121,8 +121,15 @@ func putZip(t testing.TB, s *Store, m module.Version, data []byte) verify.Digest
 	if err != nil {
 		t.Fatal(err)
 	}
+	return z, st
+}
+
+// putZip scans, stages and commits a zip.
+func putZip(t testing.TB, s *Store, m module.Version, data []byte) verify.Digest {
+	t.Helper()
+	z, st := stageZip(t, s, m, data)
 	defer st.Close()
-	if err := s.Commit(ctx, zipRecord(t, m, z.Root, z.Size), st); err != nil {
+	if err := s.Commit(context.Background(), zipRecord(t, m, z.Root, z.Size), st); err != nil {
 		t.Fatal(err)
 	}
 	return z.Root

@@ -227,7 +227,6 @@ func TestConflict(t *testing.T) {
 }
 
 func TestReopen(t *testing.T) {
-	ctx := context.Background()
 	dir := t.TempDir()
 	s, err := Open(dir, smallOptions())
 	if err != nil {
@@ -239,14 +238,7 @@ func TestReopen(t *testing.T) {
 	root := putZip(t, s, m1, makeZip(t, m1, testFile{"a", []byte("a")}))
 	// Staged and never committed, as after a crash.
 	m2 := module.Version{Path: m1.Path, Version: "v2.0.0+incompatible"}
-	other := makeZip(t, m2, testFile{"a", []byte("a")}, testFile{"b", noise(3 << 20)})
-	z, err := ScanZip(ctx, bytes.NewReader(other), int64(len(other)), m2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.StageZip(ctx, z); err != nil {
-		t.Fatal(err)
-	}
+	z, _ := stageZip(t, s, m2, makeZip(t, m2, testFile{"a", []byte("a")}, testFile{"b", noise(3 << 20)}))
 	open, err := s.OpenZip(root)
 	if err != nil {
 		t.Fatal(err)

@@ -1,16 +1,11 @@
 package testnet
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
 
@@ -61,7 +56,7 @@ func (e *exchanges) run(t *testing.T, script string) {
 	}
 	head, wantBody, _ := strings.Cut(want, "\n\n")
 	lines := strings.Split(strings.TrimSpace(head), "\n")
-	resp, body := e.send(t, request)
+	resp, body := outside.Send(t, e.addr, request)
 	if got := strconv.Itoa(resp.StatusCode); got != lines[0] {
 		t.Fatalf("status %s, want %s; body %.300q", got, lines[0], body)
 	}
@@ -100,33 +95,4 @@ func (e *exchanges) header(t *testing.T, h http.Header, key, want string) {
 	case got != want:
 		t.Errorf("header %s: %q, want %q", key, got, want)
 	}
-}
-
-// send writes a request as it stands, so that nothing cleans its target.
-func (e *exchanges) send(t *testing.T, request string) (*http.Response, string) {
-	conn, err := net.Dial("tcp", e.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	line, headers, _ := strings.Cut(request, "\n")
-	method, _, _ := strings.Cut(line, " ")
-	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", line)
-	for h := range strings.Lines(headers) {
-		fmt.Fprintf(conn, "%s\r\n", strings.TrimSpace(h))
-	}
-	io.WriteString(conn, "\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
-	return resp, string(body)
 }

@@ -226,7 +226,7 @@ func (s *sched) told(p peer.ID, h *holding) (more bool) {
 	return more
 }
 
-// lacking reports whether w does not have the file at i, as far as is known.
+// lacks reports whether w does not have the file at i, as far as is known.
 func (s *sched) lacks(w *worker, i int) bool {
 	return w.lacks[i] || !w.holding.has(s.items[i].line)
 }
