@@ -63,7 +63,7 @@ func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*proces
 			return nil, err
 		}
 		keep = a
-		if err := b.profiled(ctx, a, func() error { return b.through(ctx, cold, a) }); err != nil {
+		if err := b.profiled(ctx, offices{"cold": a}, func() error { return b.through(ctx, cold, a) }); err != nil {
 			return nil, err
 		}
 		if err := b.through(ctx, warm, a); err != nil {
@@ -103,8 +103,14 @@ func (b *bench) second(ctx context.Context, a *process.Office, round int, ways .
 		return err
 	}
 	defer o.Kill()
-	for _, w := range ways {
-		if err := b.through(ctx, w, o); err != nil {
+	for i, w := range ways {
+		through := func() error { return b.through(ctx, w, o) }
+		if i == 0 {
+			err = b.profiled(ctx, offices{"first": a, "second": o}, through)
+		} else {
+			err = through()
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -47,7 +47,7 @@ func main() {
 	flag.DurationVar(&c.rtt, "rtt", 0, "let the upstream answer this `time` late, as one does that is far away")
 	flag.DurationVar(&c.linkRTT, "link-rtt", 50*time.Millisecond, "`time` there and back between offices of an emulated network")
 	flag.Int64Var(&c.linkRate, "link-rate", 100e6, "bits a second of an office in it")
-	flag.StringVar(&c.profile, "profile", "", "write what an office does when cold to this `file` with the suffixes .cpu and .heap")
+	flag.StringVar(&c.profile, "profile", "", "write what offices do in cold downloads to this `file` with the suffixes .cold, .first and .second, and those .cpu and .heap")
 	flag.Var(&c.peers, "peer", "measure another proxy beside the office, and nothing else: athens=`PATH` or goproxy=PATH, any number of times")
 	flag.Parse()
 

@@ -10,24 +10,37 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/meshproxy/meshproxy/testnet/process"
 )
 
-// profiled runs work, and if a profile was asked for, has the office record what
-// its processors do meanwhile, and what its memory holds afterwards.
-func (b *bench) profiled(ctx context.Context, o *process.Office, work func() error) error {
+// offices by what they are called here.
+type offices map[string]*process.Office
+
+// profiled runs work, and if a profile was asked for, has offices record what their
+// processors do meanwhile, and what their memory holds afterwards. What an office is
+// called is a part of its files' names.
+func (b *bench) profiled(ctx context.Context, all offices, work func() error) error {
 	if b.profile == "" {
 		return work()
 	}
-	done := make(chan error, 1)
-	go func() { done <- b.record(ctx, o, "profile?seconds=10", b.profile+".cpu") }()
+	var g errgroup.Group
+	for name, o := range all {
+		g.Go(func() error { return b.record(ctx, o, "profile?seconds=10", b.profile+"."+name+".cpu") })
+	}
 	if err := work(); err != nil {
 		return err
 	}
-	if err := <-done; err != nil {
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	return b.record(ctx, o, "heap", b.profile+".heap")
+	for name, o := range all {
+		if err := b.record(ctx, o, "heap", b.profile+"."+name+".heap"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // record saves one of the profiles that an office offers on its control socket.

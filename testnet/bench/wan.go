@@ -26,7 +26,8 @@ type leg struct {
 	wire   []float64 // bytes towards the client's site, headers and all
 	lacked []float64 // bytes by which the office's store grew: compressed files and records
 	ideal  []time.Duration
-	zips   amount // that the office lacked, as they are; 0 is not known
+	zips   amount             // that the office lacked, as they are; 0 is not known
+	cpu    [2][]time.Duration // of processors, for the office and for the first one
 }
 
 // across measures a second office, without an upstream, that is a wide area network
@@ -122,7 +123,7 @@ func (c *crossing) round(ctx context.Context) (err error) {
 			return fmt.Errorf("%w\n%s", err, a.Log())
 		}
 	}
-	if err := c.leg(ctx, n, c.direct, internet, client, up.URL(), c.gomod, nil); err != nil {
+	if err := c.leg(ctx, n, c.direct, internet, client, up.URL(), c.gomod, nil, nil); err != nil {
 		return err
 	}
 	token, err := a.Invite(ctx)
@@ -139,17 +140,24 @@ func (c *crossing) round(ctx context.Context) (err error) {
 		return err
 	}
 	c.joined = append(c.joined, time.Since(start))
-	return c.second(ctx, n, atA, atB, office)
+	return c.second(ctx, n, atA, atB, a, office)
 }
 
 // second is what the second office is asked for.
-func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Site, b *process.Office) error {
+func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Site, a, b *process.Office) error {
 	for _, l := range []*leg{c.cold, c.warm, c.change} {
 		gomod := c.gomod
 		if l == c.change {
 			gomod = c.after
 		}
-		if err := c.leg(ctx, n, l, atA, atB, b.URL(), gomod, b); err != nil {
+		cross := func() error { return c.leg(ctx, n, l, atA, atB, b.URL(), gomod, a, b) }
+		var err error
+		if l == c.cold {
+			err = c.profiled(ctx, offices{"first": a, "second": b}, cross)
+		} else {
+			err = cross()
+		}
+		if err != nil {
 			return fmt.Errorf("%w\n%s", err, b.Log())
 		}
 	}
@@ -183,7 +191,7 @@ func (c *crossing) open(ctx context.Context, site *wan.Site, o process.Options) 
 }
 
 // leg makes one download and notes what it came to.
-func (c *crossing) leg(ctx context.Context, n *wan.Network, l *leg, from, to *wan.Site, goproxy, gomod string, o *process.Office) error {
+func (c *crossing) leg(ctx context.Context, n *wan.Network, l *leg, from, to *wan.Site, goproxy, gomod string, first, o *process.Office) error {
 	stored := func() (float64, error) {
 		if o == nil {
 			return 0, nil
@@ -198,16 +206,29 @@ func (c *crossing) leg(ctx context.Context, n *wan.Network, l *leg, from, to *wa
 	if err != nil {
 		return err
 	}
-	moved := n.Between(from, to).Bytes
+	moved, before := n.Between(from, to).Bytes, worked(o, first)
 	took, err := c.download(ctx, to, goproxy, gomod)
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.name, err)
+	}
+	for i, now := range worked(o, first) {
+		l.cpu[i] = append(l.cpu[i], now-before[i])
 	}
 	has, err := stored()
 	l.took = append(l.took, took)
 	l.wire = append(l.wire, float64(n.Between(from, to).Bytes-moved))
 	l.lacked = append(l.lacked, has-had)
 	return err
+}
+
+// worked is how long processors worked for each office so far; nil is none.
+func worked(both ...*process.Office) (times [2]time.Duration) {
+	for i, o := range both {
+		if o != nil {
+			times[i] = o.CPUTime()
+		}
+	}
+	return times
 }
 
 // download runs the go command at a site with an empty module cache.
@@ -257,9 +278,9 @@ func (c *crossing) print(out io.Writer) {
 		"The bytes that the second office lacked, in one HTTP answer over bare TCP: %.2f s.\n\n",
 		c.linkRTT, c.linkRate/1e6, median(c.joined)/1e9, median(c.line)/1e9)
 	t := table.NewWriter()
-	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips"})
+	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips", "office CPU s", "first office CPU s"})
 	for _, l := range []*leg{c.direct, c.cold, c.warm, c.change} {
-		row := table.Row{l.name, fmt.Sprintf("%.2f", median(l.took)/1e9), "", fmt.Sprintf("%.2f", median(l.wire)/1e6), "", "", "", ""}
+		row := table.Row{l.name, fmt.Sprintf("%.2f", median(l.took)/1e9), "", fmt.Sprintf("%.2f", median(l.wire)/1e6), "", "", "", "", "", ""}
 		if len(l.ideal) > 0 {
 			row[2] = fmt.Sprintf("%.2f", median(ratios(l.took, l.ideal)))
 			row[4] = fmt.Sprintf("%.2f", median(l.lacked)/1e6)
@@ -268,6 +289,9 @@ func (c *crossing) print(out io.Writer) {
 		if z := l.zips; z.size > 0 {
 			row[6] = fmt.Sprintf("%.2f (%d)", float64(z.size)/1e6, z.count)
 			row[7] = fmt.Sprintf("%.3f", median(l.wire)/float64(z.size))
+		}
+		if l != c.direct {
+			row[8], row[9] = fmt.Sprintf("%.2f", median(l.cpu[0])/1e9), fmt.Sprintf("%.2f", median(l.cpu[1])/1e9)
 		}
 		t.AppendRow(row)
 	}
