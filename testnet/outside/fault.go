@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"time"
@@ -114,16 +113,38 @@ func (f *Fault) serve(w *countingWriter, req *http.Request, content http.Handler
 		content.ServeHTTP(w, req) // late, but as it is
 		return
 	}
-	rec := httptest.NewRecorder()
-	content.ServeHTTP(rec, req)
-	body := rec.Body.Bytes()
-	if f.Edit != nil && rec.Code == http.StatusOK {
+	whole := recorder{header: w.Header(), status: http.StatusOK}
+	content.ServeHTTP(&whole, req)
+	body := whole.body.Bytes()
+	if f.Edit != nil && whole.status == http.StatusOK {
 		body = f.Edit(Classify(req), body)
 	}
-	for k, v := range rec.Header() {
-		w.Header()[k] = v
+	f.send(w, req, whole.status, body)
+}
+
+// recorder keeps an answer for a fault to work on. That of net/http/httptest is for
+// tests, and this package is in a program.
+type recorder struct {
+	header http.Header
+	status int
+	sent   bool // the status is fixed
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (r *recorder) Header() http.Header { return r.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (r *recorder) WriteHeader(status int) {
+	if !r.sent {
+		r.status, r.sent = status, true
 	}
-	f.send(w, req, rec.Code, body)
+}
+
+// Write implements http.ResponseWriter.
+func (r *recorder) Write(p []byte) (int, error) {
+	r.sent = true
+	return r.body.Write(p)
 }
 
 // send writes the body, as far and as fast as the fault lets it.

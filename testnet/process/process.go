@@ -194,13 +194,6 @@ func (o *Office) Kill() {
 	<-o.exited
 }
 
-// Freeze stops the process where it is, with its connections open and silent: a
-// machine that hangs. Thaw lets it go on; Kill works too.
-func (o *Office) Freeze() error { return o.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Thaw lets a frozen process go on.
-func (o *Office) Thaw() error { return o.cmd.Process.Signal(syscall.SIGCONT) }
-
 // Stop asks the process to end and waits until it has, or ctx is done.
 func (o *Office) Stop(ctx context.Context) error {
 	if err := o.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -18,6 +18,7 @@ import (
 	"github.com/meshproxy/meshproxy/testnet/outside"
 	"github.com/meshproxy/meshproxy/testnet/process"
 	"github.com/meshproxy/meshproxy/testnet/wan"
+	"github.com/meshproxy/meshproxy/testnet/wan/wantest"
 )
 
 // patience bounds every wait.
@@ -40,7 +41,7 @@ type wanScene struct {
 
 func newWANScene(t *testing.T, usual wan.Path) *wanScene {
 	t.Helper()
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	n.SetUsual(usual)
 	s := &wanScene{scene: newScene(t), net: n}
 	s.internet = s.attach("internet", wan.Setup{})

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meshproxy/meshproxy/testnet/wan"
+	"github.com/meshproxy/meshproxy/testnet/wan/wantest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -88,7 +89,7 @@ func answer(t *testing.T, s *wan.Site, addr string) string {
 
 // TestSitesReachEachOther by both families, and processes there see the same.
 func TestSitesReachEachOther(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	a, b := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{Private: true})
 	for _, way := range []struct{ from, to netip.Addr }{{a.IPv4(), b.IPv4()}, {a.IPv6(), b.IPv6()}} {
 		got := netip.MustParseAddrPort(answer(t, a, serve(t, b, way.to, from)))
@@ -108,7 +109,7 @@ func TestSitesReachEachOther(t *testing.T) {
 }
 
 func TestOneFamilyOnly(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	four, six := attach(t, n, "four", wan.Setup{NoIPv6: true}), attach(t, n, "six", wan.Setup{NoIPv4: true})
 	if four.IPv6().IsValid() || six.IPv4().IsValid() {
 		t.Errorf("addresses %s and %s are not wanted", four.IPv6(), six.IPv4())
@@ -123,7 +124,7 @@ func TestOneFamilyOnly(t *testing.T) {
 // TestLatency sends one byte there and back: nothing that the machine does can
 // make that faster than the path.
 func TestLatency(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	const oneWay = 40 * time.Millisecond
 	n.SetUsual(wan.Path{Latency: oneWay, Jitter: 5 * time.Millisecond})
 	a, b := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{})
@@ -146,7 +147,7 @@ func TestLatency(t *testing.T) {
 
 // TestRate sends more than a line's buffer holds.
 func TestRate(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	const rate, size = 40e6, 2 << 20
 	a, b := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{Rate: rate})
 	c := dial(t, a, serve(t, b, b.IPv4(), func(c net.Conn) { c.Write(make([]byte, size)) }))
@@ -217,7 +218,7 @@ func datagrams(t *testing.T, n *wan.Network, a, b *wan.Site, count int) (order [
 const sent = 200
 
 func TestEveryPacketIsCounted(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	n.SetUsual(wan.Path{Latency: 5 * time.Millisecond, Jitter: 5 * time.Millisecond})
 	a, b := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{})
 	order := datagrams(t, n, a, b, sent)
@@ -231,7 +232,7 @@ func TestEveryPacketIsCounted(t *testing.T) {
 }
 
 func TestLoss(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	a, b := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{})
 	n.SetPath(a, b, wan.Path{Loss: 0.3})
 	if got := len(datagrams(t, n, a, b, sent)); got < sent/2 || got > sent*9/10 {
@@ -243,7 +244,7 @@ func TestLoss(t *testing.T) {
 }
 
 func TestReorder(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	n.SetUsual(wan.Path{Reorder: 0.2})
 	a, b := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{})
 	order := datagrams(t, n, a, b, sent)
@@ -253,7 +254,7 @@ func TestReorder(t *testing.T) {
 }
 
 func TestCutsAreForOneDirectionOrBoth(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	a, b, c := attach(t, n, "a", wan.Setup{}), attach(t, n, "b", wan.Setup{}), attach(t, n, "c", wan.Setup{})
 	pass := func(when string, want map[[2]*wan.Site]bool) {
 		t.Helper()
@@ -312,7 +313,7 @@ func seenAs(t *testing.T, s *wan.Site, others ...*wan.Site) (ports []uint16) {
 // TestNAT has sites behind both kinds: they reach others, nobody reaches them,
 // and only the easy kind looks the same to everybody.
 func TestNAT(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	b, c := attach(t, n, "b", wan.Setup{}), attach(t, n, "c", wan.Setup{})
 	easy, hard := attach(t, n, "easy", wan.Setup{NAT: wan.EasyNAT}), attach(t, n, "hard", wan.Setup{NAT: wan.HardNAT})
 	if p := seenAs(t, easy, b, c); p[0] != p[1] {
@@ -342,7 +343,7 @@ func TestNAT(t *testing.T) {
 
 // TestNothingIsLeft counts the namespaces and devices that this process can see.
 func TestNothingIsLeft(t *testing.T) {
-	n := wan.NewForTest(t)
+	n := wantest.New(t)
 	before := openNamespaces(t)
 	attach(t, n, "a", wan.Setup{})
 	attach(t, n, "b", wan.Setup{NAT: wan.EasyNAT})
