@@ -169,12 +169,13 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdGet asks the node that serves the data directory, wants the status, and
-// makes the body the standard output of the script.
+// makes the body the standard output of the script. HOST is the name to ask for, in
+// place of the node's address.
 //
-//	get STATUS DIR PATH
+//	get STATUS DIR PATH [HOST]
 func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 {
-		ts.Fatalf("usage: get STATUS DIR PATH")
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: get STATUS DIR PATH [HOST]")
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -184,6 +185,9 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, st.URL+args[2], nil)
 	ts.Check(err)
+	if len(args) == 4 {
+		req.Host = args[3]
+	}
 	resp, err := http.DefaultClient.Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()

@@ -13,7 +13,12 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/meshproxy/meshproxy/node/dashboard"
 )
+
+// stranger is a name that leads the browser here, as one of an attacker's would.
+const stranger = "rebound.example.test"
 
 // browser is a Chromium with a profile of its own.
 type browser struct {
@@ -40,6 +45,7 @@ func newBrowser(t *testing.T) *browser {
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("host-resolver-rules", "MAP "+stranger+" 127.0.0.1"),
 		chromedp.WSURLReadTimeout(patience),
 	)
 	limited, cancel := context.WithTimeout(context.Background(), 2*patience)
@@ -168,6 +174,20 @@ func TestBrowser(t *testing.T) {
 			}
 		}
 	})
+	b.noComplaints(t)
+	t.Run("a page of a stranger reads nothing by a name that leads here", func(t *testing.T) {
+		_, port, _ := strings.Cut(strings.TrimPrefix(p.url, "http://"), ":")
+		b.do(t, chromedp.Navigate("http://"+stranger+":"+port), chromedp.WaitReady("body"))
+		if text := eval[string](t, b, `document.body.innerText`); !strings.Contains(text, stranger) || strings.Contains(text, "All is well") {
+			t.Errorf("it reads %q", text)
+		}
+		b.wait(t, `fetch("`+dashboard.Path+`events").then(r => r.status === 421)`)
+	})
+}
+
+// noComplaints wants nothing on the browser's console so far.
+func (b *browser) noComplaints(t *testing.T) {
+	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.complaints) > 0 {

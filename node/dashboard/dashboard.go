@@ -9,9 +9,10 @@
 //     policy (CSP) enforces;
 //   - a page costs the same however many modules are held: lists come in pages and
 //     out of an index, and watchers share one look at the office a second;
-//   - the pages say everything without script, colour or picture, too.
+//   - the pages say everything without script, colour or picture, too;
+//   - it answers to names that are this office's only (Options.Hosts).
 //
-// It does not know who may see it: that is for whoever mounts the handler.
+// Else it does not know who may see it: that is for whoever mounts the handler.
 package dashboard
 
 import (
@@ -50,7 +51,11 @@ type Options struct {
 	// Docs is put before a module path to make a link to its documentation. Default:
 	// https://, which leads to where most modules say they live.
 	Docs string
-	Log  *slog.Logger // default: none
+	// Hosts are the names by which browsers may ask for the pages, beside IP addresses,
+	// localhost and names without a dot. Others are refused (421) where there is no TLS,
+	// so that no page of a stranger reads these by a name of its own.
+	Hosts []string
+	Log   *slog.Logger // default: none
 }
 
 //go:embed assets
@@ -93,7 +98,7 @@ func New(office Office, o Options) http.Handler {
 	mux.HandleFunc("GET "+Path+"help", d.helpPage)
 	mux.HandleFunc("GET "+Path+"events", d.events)
 	mux.HandleFunc("GET "+Path+"static/{name}", d.pages.static)
-	return guarded(mux)
+	return guarded(newHosts(o.Hosts).only(mux))
 }
 
 // policy lets a page load what comes from here, and nothing else.

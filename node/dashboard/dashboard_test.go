@@ -113,13 +113,21 @@ func TestPages(t *testing.T) {
 		}
 	})
 	t.Run("nothing can be changed", func(t *testing.T) {
-		resp, err := http.Post(p.url, "text/plain", strings.NewReader("x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusMethodNotAllowed {
-			t.Errorf("POST: status %d", resp.StatusCode)
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			for _, path := range []string{"", "modules", "module?m=example.test/other@v1.0.0", "alarms", "help", "events", "static/live.js"} {
+				req, err := http.NewRequest(method, p.url+path, strings.NewReader("x"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusMethodNotAllowed {
+					t.Errorf("%s %q: status %d", method, path, resp.StatusCode)
+				}
+			}
 		}
 	})
 }
