@@ -5,6 +5,10 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"golang.org/x/mod/module"
+
+	"github.com/meshproxy/meshproxy/node"
 )
 
 func TestFit(t *testing.T) {
@@ -80,5 +84,31 @@ func TestTableLines(t *testing.T) {
 	var b strings.Builder
 	if err := printTable(&b, g); err != nil || b.String() != want {
 		t.Errorf("got %v\n%s\nwant\n%s", err, &b, want)
+	}
+}
+
+// TestWhyFits holds what why prints to a terminal's width, whatever the names are.
+func TestWhyFits(t *testing.T) {
+	long := strings.Repeat("a-long-name.", 12)
+	g := &grid{width: 80}
+	sayFiles(g, &node.Why{
+		Module: module.Version{Path: "example.test/words", Version: "v1.1.0"},
+		Files: []node.WhyFile{{
+			File: "zip", Digest: "h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", Office: long, Source: "proxy " + long,
+			Signer: "12D3KooWPWpBYJR2soPob42WwKBECVgqfnuNkVhAmfYNMXyqrjYT", Vouched: "database " + long,
+		}},
+		Policy: &node.Tested{Reason: "line 7 of " + long},
+	})
+	var b strings.Builder
+	if err := printTable(&b, g); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "\npolicy  not allowed: line 7") || !strings.Contains(b.String(), "(only its record is\n") {
+		t.Errorf("something is missing:\n%s", &b)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %q", n, line)
+		}
 	}
 }

@@ -36,27 +36,36 @@ Example:
 
 func printWhy(c *cli.Context, w *node.Why) error {
 	out := c.App.Writer
+	if _, err := fmt.Fprintln(out, w.Module); err != nil {
+		return err
+	}
+	said := newTable(out)
+	sayFiles(said, w)
+	if err := printTable(out, said); err != nil || len(w.Audit) == 0 {
+		return err
+	}
+	noted := newTable(out, "at", "", "file", "office", "from", "")
+	for _, e := range w.Audit {
+		noted.AppendRow([]any{e.At.Local().Format(time.DateTime), e.What, e.File, e.Office, e.Source, e.Detail})
+	}
+	return printTable(out, noted)
+}
+
+// sayFiles adds what is known of each file, and what the policy makes of them.
+func sayFiles(t *grid, w *node.Why) {
 	for _, f := range w.Files {
 		note := ""
 		if !f.Held {
 			note = " (only its record is held)"
 		}
-		fmt.Fprintf(out, "%s.%s is %s%s\n   fetched by office %s from %s, %s\n   vouched for by %s; signed by %s\n",
-			w.Module, f.File, f.Digest, note, f.Office, f.Source, f.Fetched.Local().Format(time.DateTime), f.Vouched, f.Signer)
+		t.AppendRow([]any{f.File, fmt.Sprintf("%s%s\nfetched by office %s from %s, %s\nvouched for by %s\nsigned by %s",
+			f.Digest, note, f.Office, f.Source, f.Fetched.Local().Format(time.DateTime), f.Vouched, f.Signer)})
 	}
 	if w.Policy != nil {
 		verdict := "allowed"
 		if !w.Policy.Allowed {
 			verdict = "not allowed"
 		}
-		fmt.Fprintf(out, "The policy: %s: %s\n", verdict, w.Policy.Reason)
+		t.AppendRow([]any{"policy", verdict + ": " + w.Policy.Reason})
 	}
-	if len(w.Audit) == 0 {
-		return nil
-	}
-	t := newTable(out, "at", "", "file", "office", "from", "")
-	for _, e := range w.Audit {
-		t.AppendRow([]any{e.At.Local().Format(time.DateTime), e.What, e.File, e.Office, e.Source, e.Detail})
-	}
-	return printTable(out, t)
 }
