@@ -16,7 +16,7 @@ import (
 // learns where else an office could be dialled.
 func TestSlowLinksWithoutRoot(t *testing.T) {
 	s := newScene(t)
-	links := toxic.New(toxic.Path{Latency: 10 * time.Millisecond, Rate: 50_000_000})
+	links := toxic.New(toxic.Path{Latency: 10 * time.Millisecond})
 	t.Cleanup(func() {
 		if err := links.Close(); err != nil {
 			t.Error(err)
@@ -24,7 +24,7 @@ func TestSlowLinksWithoutRoot(t *testing.T) {
 	})
 	attach := func(name string) (*toxic.Site, process.Options) {
 		t.Helper()
-		site, err := links.Attach(name)
+		site, err := links.Attach(name, 50_000_000)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,9 @@
 // since libp2p dials from the port that it listens at; a connection from anywhere
 // else is closed, and libp2p tries again.
 //
-// What differs from a network: there are no packets, so none is lost or overtaken; a
-// rate is for each pair of offices and direction, not for an office's line; and what
-// vanished in a cut is missing in the stream after it, so that healing ends the
+// As on a network, an office's line is one for all that it says to others, and another
+// one for all that it hears. What differs: there are no packets, so none is lost or
+// overtaken, and nothing is dropped where a line is full, but waits; and what vanished
+// in a cut is missing in the stream after it, so that healing ends the
 // connections that there were.
 package toxic

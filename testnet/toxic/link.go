@@ -43,10 +43,9 @@ func (n *Network) link(from, to *Site) (*link, error) {
 		proxy: toxiproxy.NewProxy(n.server, name, "127.0.0.1:0", fmt.Sprint("127.0.0.1:", to.port)),
 		conns: map[net.Conn]bool{}, isCut: map[direction]bool{},
 	}
-	for _, d := range []direction{forth, back} {
-		if err := l.setPath(d, n.path); err != nil {
-			return nil, fmt.Errorf("link from %s: %w", name, err)
-		}
+	err := errors.Join(l.setPath(forth, n.path(from, to)), l.setPath(back, n.path(to, from)))
+	if err != nil {
+		return nil, fmt.Errorf("link from %s: %w", name, err)
 	}
 	if err := l.proxy.Start(); err != nil {
 		return nil, fmt.Errorf("link from %s: %w", name, err)
@@ -55,17 +54,20 @@ func (n *Network) link(from, to *Site) (*link, error) {
 	return l, nil
 }
 
-// setPath gives one direction its delay and its rate.
+// setPath gives one direction its delay. What is on its way keeps the one it had, or
+// comes at once.
 func (l *link) setPath(d direction, p Path) error {
-	var errs []error
-	if p.Rate > 0 {
-		const bitsInKB = 8000
-		errs = append(errs, l.add(d, "bandwidth", map[string]int64{"rate": max(p.Rate/bitsInKB, 1)}))
+	const late = "latency"
+	if l.proxy.Toxics.GetToxic(toxicName(d, late)) != nil {
+		// Not updated, but replaced: toxiproxy would write to what it reads from.
+		if err := l.proxy.Toxics.RemoveToxic(context.Background(), toxicName(d, late)); err != nil {
+			return err
+		}
 	}
-	if p.Latency > 0 || p.Jitter > 0 {
-		errs = append(errs, l.add(d, "latency", map[string]int64{"latency": p.Latency.Milliseconds(), "jitter": p.Jitter.Milliseconds()}))
+	if p.Latency <= 0 && p.Jitter <= 0 {
+		return nil
 	}
-	return errors.Join(errs...)
+	return l.add(d, late, map[string]int64{"latency": p.Latency.Milliseconds(), "jitter": p.Jitter.Milliseconds()})
 }
 
 func (l *link) add(d direction, kind string, attributes map[string]int64) error {
@@ -96,21 +98,9 @@ func (l *link) cut(d direction, cut bool) error {
 }
 
 // copy copies until one end is gone, and then lets go of both.
-func (l *link) copy(to, from net.Conn, count *atomic.Int64) {
+func (l *link) copy(way passage, to, from net.Conn) {
 	defer to.Close()
 	defer from.Close()
-	_, _ = io.Copy(counter{to, count}, from) // how a connection ended is the offices' matter
-}
-
-// counter counts what is written.
-type counter struct {
-	io.Writer
-	bytes *atomic.Int64
-}
-
-// Write implements io.Writer.
-func (c counter) Write(p []byte) (int, error) {
-	n, err := c.Writer.Write(p)
-	c.bytes.Add(int64(n))
-	return n, err
+	way.to = to
+	_, _ = io.Copy(way, from) // how a connection ended is the offices' matter
 }

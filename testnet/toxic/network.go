@@ -1,6 +1,7 @@
 package toxic
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,34 +12,38 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Path says how links are. The zero value has no delay and no limit.
+// Path says how it is from one site to another. The zero value has no delay.
 type Path struct {
 	Latency time.Duration // one way, in whole milliseconds
 	Jitter  time.Duration // up to so much is added to Latency or taken away
-	Rate    int64         // bits a second, each way; 0 is no limit
 }
 
 // Network is a set of sites and the links between them. It is safe for concurrent
 // use.
 type Network struct {
 	server *toxiproxy.ApiServer // which proxies ask for their settings; it serves nothing
-	path   Path
+	usual  Path
+	ctx    context.Context // until Close
+	stop   context.CancelFunc
 	wg     sync.WaitGroup // of goroutines that accept and copy
 
 	mu     sync.Mutex // guards all below
 	sites  []*Site
 	links  map[[2]*Site]*link // by who dials and who is dialled
+	paths  map[[2]*Site]Path  // that are not the usual one, by where they lead from and to
 	conns  map[net.Conn]bool
 	closed bool
 }
 
-// New makes a network without sites, all of whose links are alike. The caller closes
-// it.
-func New(p Path) *Network {
-	return &Network{
+// New makes a network without sites; SetPath says which paths are not like usual. The
+// caller closes it.
+func New(usual Path) *Network {
+	n := &Network{
 		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()),
-		path:   p, links: map[[2]*Site]*link{}, conns: map[net.Conn]bool{},
+		usual:  usual, links: map[[2]*Site]*link{}, paths: map[[2]*Site]Path{}, conns: map[net.Conn]bool{},
 	}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	return n
 }
 
 // Site is where an office is: it is to listen at P2P and to announce Front.
@@ -47,10 +52,12 @@ type Site struct {
 	net      *Network
 	port     int // that the office listens at, and dials from
 	listener net.Listener
+	up, down line
 }
 
-// Attach makes a site, with a port for its office that was free just now.
-func (n *Network) Attach(name string) (*Site, error) {
+// Attach makes a site, with a port for its office that was free just now. Its line to
+// all others together carries rate bits a second, each way; 0 is no limit.
+func (n *Network) Attach(name string, rate int64) (*Site, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, fmt.Errorf("site %s: %w", name, err)
@@ -59,7 +66,7 @@ func (n *Network) Attach(name string) (*Site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("site %s: %w", name, err)
 	}
-	s := &Site{name: name, net: n, port: port, listener: l}
+	s := &Site{name: name, net: n, port: port, listener: l, up: newLine(rate), down: newLine(rate)}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -87,6 +94,36 @@ func (s *Site) P2P() string { return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", s.port
 // Front is the multiaddr that others are to dial.
 func (s *Site) Front() string {
 	return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", s.listener.Addr().(*net.TCPAddr).Port)
+}
+
+// SetRate changes what the site's line carries, in bits a second, each way; 0 is no
+// limit.
+func (s *Site) SetRate(rate int64) {
+	s.up.set(rate)
+	s.down.set(rate)
+}
+
+// SetPath says how it is from one site to another; the way back is another one.
+func (n *Network) SetPath(from, to *Site, p Path) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.paths[[2]*Site{from, to}] = p
+	var errs []error
+	if l := n.links[[2]*Site{from, to}]; l != nil {
+		errs = append(errs, l.setPath(forth, p))
+	}
+	if l := n.links[[2]*Site{to, from}]; l != nil {
+		errs = append(errs, l.setPath(back, p))
+	}
+	return errors.Join(errs...)
+}
+
+// path returns how it is from one site to another; the caller holds mu.
+func (n *Network) path(from, to *Site) Path {
+	if p, ok := n.paths[[2]*Site{from, to}]; ok {
+		return p
+	}
+	return n.usual
 }
 
 // accept takes connections to the site's front until it is closed.
@@ -132,8 +169,8 @@ func (n *Network) carry(from, to *Site, c net.Conn) bool {
 	l.conns[c] = true
 	n.conns[c], n.conns[far] = true, true
 	var both sync.WaitGroup
-	both.Go(func() { l.copy(far, c, &l.forth) })
-	both.Go(func() { l.copy(c, far, &l.back) })
+	both.Go(func() { l.copy(passage{ctx: n.ctx, up: from.up, down: to.down, count: &l.forth}, far, c) })
+	both.Go(func() { l.copy(passage{ctx: n.ctx, up: to.up, down: from.down, count: &l.back}, c, far) })
 	n.wg.Go(func() {
 		both.Wait()
 		n.mu.Lock()
@@ -200,6 +237,7 @@ func (n *Network) Traffic() []Traffic {
 func (n *Network) Close() error {
 	n.mu.Lock()
 	n.closed = true
+	n.stop()
 	var errs []error
 	for _, s := range n.sites {
 		errs = append(errs, s.listener.Close())

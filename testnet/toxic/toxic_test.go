@@ -89,7 +89,7 @@ func said(t *testing.T, c net.Conn, text string, within time.Duration) error {
 	return nil
 }
 
-func newTest(t *testing.T, p Path) (n *Network, a, b *Site) {
+func newTest(t *testing.T, p Path, rate int64) (n *Network, a, b *Site) {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	n = New(p)
@@ -106,8 +106,8 @@ func newTest(t *testing.T, p Path) (n *Network, a, b *Site) {
 		t.Error(left)
 	})
 	var err error
-	if a, err = n.Attach("a"); err == nil {
-		b, err = n.Attach("b")
+	if a, err = n.Attach("a", rate); err == nil {
+		b, err = n.Attach("b", 0)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func newTest(t *testing.T, p Path) (n *Network, a, b *Site) {
 
 func TestLinkIsLateAndCounted(t *testing.T) {
 	const way = 30 * time.Millisecond
-	n, a, b := newTest(t, Path{Latency: way})
+	n, a, b := newTest(t, Path{Latency: way}, 0)
 	c := dial(t, a, b)
 	start := time.Now()
 	if err := said(t, c, "hello", patience); err != nil {
@@ -135,7 +135,7 @@ func TestLinkIsLateAndCounted(t *testing.T) {
 }
 
 func TestLinkIsNarrow(t *testing.T) {
-	_, a, b := newTest(t, Path{Rate: 8_000_000})
+	_, a, b := newTest(t, Path{}, 8_000_000)
 	c := dial(t, a, b)
 	text := strings.Repeat("0123456789", 50_000)
 	start := time.Now()
@@ -148,6 +148,61 @@ func TestLinkIsNarrow(t *testing.T) {
 	}
 }
 
+// TestLineIsSharedByAll has one site talk to two others at the same time: together they
+// get what its line carries, and not each of them all of it.
+func TestLineIsSharedByAll(t *testing.T) {
+	n, a, b := newTest(t, Path{}, 8_000_000)
+	c, err := n.Attach("c", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, c)
+	text := strings.Repeat("0123456789", 25_000)
+	start := time.Now()
+	done := make(chan error)
+	for _, conn := range []net.Conn{dial(t, a, b), dial(t, a, c)} {
+		go func() { done <- said(t, conn, text, patience) }()
+	}
+	if err := errors.Join(<-done, <-done); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < 400*time.Millisecond {
+		t.Errorf("twice 250 KB over a line of 1 MB/s took %v", took)
+	}
+}
+
+// TestPathsAndRatesChange while connections are there, which lose nothing by it.
+func TestPathsAndRatesChange(t *testing.T) {
+	n, a, b := newTest(t, Path{Latency: time.Millisecond, Jitter: time.Millisecond}, 0)
+	c, other := dial(t, a, b), dial(t, b, a)
+	for _, way := range []time.Duration{0, 40 * time.Millisecond, 10 * time.Millisecond} {
+		if err := errors.Join(n.SetPath(a, b, Path{Latency: way}), n.SetPath(b, a, Path{Latency: 2 * way})); err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range []net.Conn{c, other} {
+			start := time.Now()
+			if err := said(t, conn, "hello", patience); err != nil {
+				t.Fatalf("%v away: %v", way, err)
+			}
+			if took := time.Since(start); took < 3*way {
+				t.Errorf("there in %v and back in twice that took %v", way, took)
+			}
+		}
+	}
+	b.SetRate(8_000_000)
+	start := time.Now()
+	if err := said(t, c, strings.Repeat("0123456789", 50_000), patience); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < 300*time.Millisecond {
+		t.Errorf("500 KB at 1 MB/s took %v", took)
+	}
+	b.SetRate(0)
+	if err := said(t, c, "hello again", patience); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCut cuts each direction for itself: what is said then does not come back, and
 // after healing a new connection works, while the old one has ended.
 func TestCut(t *testing.T) {
@@ -157,7 +212,7 @@ func TestCut(t *testing.T) {
 		"back":      func(n *Network, a, b *Site, cut bool) error { return n.CutOneWay(b, a, cut) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			n, a, b := newTest(t, Path{Latency: time.Millisecond})
+			n, a, b := newTest(t, Path{Latency: time.Millisecond}, 0)
 			c := dial(t, a, b)
 			if err := said(t, c, "hello", patience); err != nil {
 				t.Fatal(err)
