@@ -57,29 +57,40 @@
 // ## /meshproxy/files/1: bytes of one release
 //
 //	asker    filesOpen        module, version, root, class of traffic, whether
-//	                          the listing is wanted, and roots of releases whose
-//	                          listings the asker has (maxBases)
+//	                          the listing is wanted, roots of releases that the
+//	                          asker has (maxBases), and whether files may come as
+//	                          differences from those of one of them
 //	answerer filesOpened      status; what it has and who else fetches it there; if
-//	                          the listing is wanted, its size, the size of its
-//	                          zstd frame, and which of the bases served as the
-//	                          frame's dictionary
+//	                          the listing is wanted, its size and the size of its
+//	                          zstd frame; the base: which of the releases named
+//	                          serves as a dictionary, of this frame and of files
 //	answerer                  the zstd frame, maxListingFrame at most
 //
 // and then, any number of times, several requests outstanding at once:
 //
 //	asker    filesWant        indices of lines in the listing, maxWant at most;
 //	                          for the first one, an offset into its raw stream;
-//	                          whether to tell what the answerer has by now
+//	                          whether to tell what the answerer has by now;
+//	                          whether none of them shall be a difference
 //	answerer fileHead         if so: only that, before the files
 //	answerer fileHead         for each, in the order asked: index, method, CRC-32,
 //	                          both sizes; or Missing
 //	answerer                  the raw stream from the offset on, CompressedSize
-//	                          minus offset bytes
+//	                          minus offset bytes; or, if the head names a line of
+//	                          the base's listing, a zstd frame whose dictionary is
+//	                          the content of that file
 //
 // The raw stream is the DEFLATE stream (or the stored bytes) as the answerer's
 // zip had it; the asker inflates and hashes it before it keeps it. The asker
 // closes its side when it wants no more. Holders of one root agree on the
 // listing, so an index means the same file to all of them.
+//
+// Which file a difference is from is the answerer's choice among those of the base; it
+// is one that both have. Neither of the two is larger than maxDiffed, and the frame is
+// shorter than the raw stream would be. An asker that has lost the other file asks
+// again for the whole; a frame that does not make the file that the listing names is a
+// lie of whoever sent it. The asker keeps what it makes of the frame as a DEFLATE
+// stream of its own.
 //
 // What an answerer has is all, or a set of lines while it is fetching itself. Those
 // who fetch a release at the same time are named to each other, maxHolders at a time,
@@ -132,7 +143,8 @@
 // checksum database is about.
 //
 // A file is asked for as a line of a listing that the asker may have, never by its
-// digest alone.
+// digest alone. A file is a dictionary only as a line of a release that the asker may
+// have as well, so that no answer tells whether another one is here.
 //
 // # Limits of a server
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/mod/module"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
@@ -129,6 +131,7 @@ type Exchange struct {
 	notify  *network.NotifyBundle
 	repair  repairSignals
 	drops   drops
+	diffs   *semaphore.Weighted // differences that are made at the same time
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -161,6 +164,7 @@ func New(cfg Config) *Exchange {
 		leases:  newLeaseTable(),
 		repair:  newRepairSignals(),
 		drops:   drops{until: map[verify.Digest]time.Time{}},
+		diffs:   semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.metrics = newMetrics(cfg.Metrics, x)

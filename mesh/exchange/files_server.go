@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/mod/module"
 
@@ -40,7 +39,8 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 		return l.send(&filesOpened{Status: filesAbsent}, maxOpen)
 	}
 	defer x.crowd.enter(root, from)()
-	if err := x.sendOpened(l, from, &open, root, text); err != nil {
+	base, err := x.sendOpened(l, from, &open, root, text)
+	if err != nil {
 		return err
 	}
 	l.idle, l.patience = wantTimeout, sendTimeout
@@ -62,7 +62,7 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 				return err
 			}
 		}
-		if err := x.sendFiles(ctx, l, listing, &want); err != nil {
+		if err := x.sendFiles(ctx, l, listing, base, &want); err != nil {
 			return err
 		}
 	}
@@ -87,27 +87,35 @@ func (x *Exchange) heldListing(p peer.ID, m module.Version, root verify.Digest) 
 	return text, listing, true
 }
 
-func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.Digest, text []byte) error {
+// sendOpened returns the release whose files may be dictionaries of those that follow;
+// nil if the asker does not want that, or there is none.
+func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.Digest, text []byte) (*base, error) {
 	m := filesOpened{Status: filesPartial, Holding: x.holding(root, to)}
 	if m.Holding.Whole {
 		m.Status = filesReady
 	}
-	if !open.Listing {
-		return l.send(&m, maxOpen)
+	var common *base
+	var dict, frame []byte
+	if open.Listing || open.Diffs {
+		m.Base, dict = x.commonBase(to, open.Bases)
 	}
-	base, dict := x.commonBase(to, open.Bases)
-	frame, err := packListing(text, dict)
-	if err != nil {
-		return err
+	if open.Diffs && len(dict) > 0 {
+		common = &base{text: dict}
 	}
-	m.Size, m.Frame, m.Base = uint64(len(text)), uint64(len(frame)), base
-	if err := l.send(&m, maxOpen); err != nil {
-		return err
+	if open.Listing {
+		var err error
+		if frame, err = packListing(text, dict); err != nil {
+			return nil, err
+		}
+		m.Size, m.Frame = uint64(len(text)), uint64(len(frame))
+	}
+	if err := l.send(&m, maxOpen); err != nil || !open.Listing {
+		return common, err
 	}
 	if _, err := l.w.Write(frame); err != nil {
-		return err
+		return nil, err
 	}
-	return l.flush()
+	return common, l.flush()
 }
 
 // commonBase returns the first of the asker's listings that is here too, and that p
@@ -123,48 +131,7 @@ func (x *Exchange) commonBase(p peer.ID, bases [][]byte) (root, text []byte) {
 	return nil, nil
 }
 
-// listingDict is the number under which the dictionary of a listing goes.
-const listingDict = 1
-
-// packListing compresses a listing, with another one as a dictionary.
-func packListing(text, dict []byte) ([]byte, error) {
-	opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault)}
-	if len(dict) > 0 {
-		opts = append(opts, zstd.WithEncoderDictRaw(listingDict, dict))
-	}
-	enc, err := zstd.NewWriter(nil, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("compress a listing: %w", err)
-	}
-	defer enc.Close()
-	return enc.EncodeAll(text, nil), nil
-}
-
-// unpackListing reads what packListing wrote; size is what the peer said.
-func unpackListing(frame, dict []byte, size uint64) ([]byte, error) {
-	if size > verify.MaxListing {
-		return nil, fmt.Errorf("listing of %d bytes: at most %d allowed", size, verify.MaxListing)
-	}
-	// The decoder cuts its window to the memory that it may take, and refuses
-	// frames when that is less than the least window there is.
-	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, zstd.MinWindowSize)),
-		zstd.WithDecoderMaxWindow(16 << 20)}
-	if len(dict) > 0 {
-		opts = append(opts, zstd.WithDecoderDictRaw(listingDict, dict))
-	}
-	dec, err := zstd.NewReader(nil, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("inflate a listing: %w", err)
-	}
-	defer dec.Close()
-	text, err := dec.DecodeAll(frame, nil)
-	if err != nil {
-		return nil, fmt.Errorf("inflate a listing: %w", err)
-	}
-	return text, nil
-}
-
-func (x *Exchange) sendFiles(ctx context.Context, l *link, listing verify.Listing, want *filesWant) error {
+func (x *Exchange) sendFiles(ctx context.Context, l *link, listing verify.Listing, base *base, want *filesWant) error {
 	if len(want.Files) > maxWant {
 		return fmt.Errorf("%d files in a request: at most %d allowed", len(want.Files), maxWant)
 	}
@@ -176,8 +143,17 @@ func (x *Exchange) sendFiles(ctx context.Context, l *link, listing verify.Listin
 		if n == 0 {
 			offset = want.Offset
 		}
-		if err := x.sendFile(l, line, listing.Files[line].Sum, offset); err != nil {
-			return err
+		diff := false
+		if base != nil && offset == 0 && !want.Whole {
+			var err error
+			if diff, err = x.sendDiff(ctx, l, line, listing.Files[line], base); err != nil {
+				return err
+			}
+		}
+		if !diff {
+			if err := x.sendFile(l, line, listing.Files[line].Sum, offset); err != nil {
+				return err
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -32,12 +32,19 @@ func (s *source) receiveSmall(i int, raw modzip.Raw) error {
 		release()
 		return nil
 	}
+	return s.keep(release, func() {
+		// Not the stream's context: what has arrived is kept, whatever comes next.
+		s.verdict(i, raw.CompressedSize, s.t.x.cfg.Backend.PutRaw(s.t.x.ctx, raw, bytes.NewReader(data)))
+	})
+}
+
+// keep does put, which keeps a file, while the next one arrives, and release after it.
+func (s *source) keep(release, put func()) error {
 	s.t.workers.Add(1) // this worker is one of those waited for, so the count is not zero
 	if !s.t.x.start(func() {
 		defer s.t.workers.Done()
 		defer release()
-		// Not the stream's context: what has arrived is kept, whatever comes next.
-		s.verdict(i, raw, s.t.x.cfg.Backend.PutRaw(s.t.x.ctx, raw, bytes.NewReader(data)))
+		put()
 	}) {
 		s.t.workers.Done()
 		release()
@@ -58,14 +65,14 @@ func (s *source) arrived(i int, n int64) bool {
 	return wanted
 }
 
-// verdict takes what the store said of a file that this peer alone sent.
-func (s *source) verdict(i int, raw modzip.Raw, err error) {
+// verdict takes what the store said of a file that this peer alone sent, in n bytes.
+func (s *source) verdict(i int, n int64, err error) {
 	switch {
 	case err == nil:
-		s.t.finish(s.peer, i, raw.CompressedSize)
+		s.t.finish(s.peer, i, n)
 	case errors.Is(err, modzip.ErrBadFile):
 		err = s.lie(fmt.Errorf("%s of %v: %w", s.t.sched.items[i].file.Name, s.t.req.Module, err))
-		s.reject(i, raw.CompressedSize)
+		s.reject(i, n)
 		s.cancel(err) // whatever else it sends is not worth the wait
 	default:
 		s.t.fail(fmt.Errorf("keep %s: %w", s.t.sched.items[i].file.Name, err))
@@ -139,7 +146,7 @@ func (s *source) judge(i int, raw modzip.Raw, j *joint) {
 		s.reject(i, raw.CompressedSize)
 		return
 	}
-	s.verdict(i, raw, err)
+	s.verdict(i, raw.CompressedSize, err)
 }
 
 // joint returns where file i goes: into the store from the start, or after what

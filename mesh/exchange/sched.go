@@ -44,6 +44,7 @@ type item struct {
 	on    []peer.ID // asked of these
 	since time.Time // when it was first asked of one of them
 	part  *joint    // a large file of which some has arrived
+	whole bool      // not to be asked for as a difference
 }
 
 // worker is what is known of one peer in this transfer.

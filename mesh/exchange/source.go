@@ -1,11 +1,13 @@
 package exchange
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +38,7 @@ type source struct {
 	lied     sync.Once
 	opened   *filesOpened // nil until it was read
 	offsets  map[int]int64
+	base     *base // the one that the peer chose of those offered; nil is none
 
 	text         []byte
 	listing      verify.Listing
@@ -85,10 +88,8 @@ func (s *source) open(wantListing bool) (err error) {
 		Root: s.t.req.Root[:], Class: s.t.req.Class, Listing: wantListing,
 		Trace: s.l.traceparent(),
 	}
-	if wantListing {
-		for _, b := range s.t.req.Bases[:min(len(s.t.req.Bases), maxBases)] {
-			m.Bases = append(m.Bases, b[:])
-		}
+	for _, b := range s.t.req.Bases[:min(len(s.t.req.Bases), maxBases)] {
+		m.Bases, m.Diffs = append(m.Bases, b[:]), true
 	}
 	if err := s.l.send(&m, maxOpen); err != nil {
 		return err
@@ -120,7 +121,7 @@ func (s *source) recvOpened() (*filesOpened, error) {
 	s.opened = &m
 	switch m.Status {
 	case filesReady, filesPartial:
-		return &m, nil
+		return &m, s.agree(m.Base)
 	case filesAbsent:
 		s.t.x.holders.drop(s.t.req.Root, s.peer)
 		return nil, fmt.Errorf("%v: %w", s.peer, errAbsent)
@@ -128,6 +129,23 @@ func (s *source) recvOpened() (*filesOpened, error) {
 		return nil, fmt.Errorf("%v: %w", s.peer, errBusy)
 	}
 	return nil, fmt.Errorf("%v: status %d: %w", s.peer, m.Status, errLie)
+}
+
+// agree notes the release that the peer chose of those that were offered.
+func (s *source) agree(root []byte) error {
+	if len(root) == 0 {
+		return nil
+	}
+	i := slices.IndexFunc(s.t.req.Bases, func(d verify.Digest) bool { return bytes.Equal(d[:], root) })
+	if i < 0 {
+		return s.lie(fmt.Errorf("base %x, which was not offered: %w", root, errLie))
+	}
+	text, err := s.t.x.cfg.Backend.Listing(s.t.req.Bases[i])
+	if err != nil {
+		return fmt.Errorf("listing %v, offered as a dictionary: %w", s.t.req.Bases[i], err)
+	}
+	s.base = &base{text: text}
+	return nil
 }
 
 func noEOF(err error) error {
@@ -149,14 +167,8 @@ func (s *source) recvListing(m *filesOpened) error {
 		return io.ErrUnexpectedEOF
 	}
 	var dict []byte
-	if len(m.Base) > 0 {
-		base, err := digestOf(m.Base)
-		if err != nil {
-			return s.lie(err)
-		}
-		if dict, err = s.t.x.cfg.Backend.Listing(base); err != nil {
-			return fmt.Errorf("listing %v, offered as a dictionary: %w", base, err)
-		}
+	if s.base != nil {
+		dict = s.base.text
 	}
 	if s.text, err = unpackListing(frame, dict, m.Size); err != nil {
 		return s.lie(err)
@@ -305,7 +317,8 @@ func (t *Transfer) relieve(p peer.ID, now time.Time) {
 }
 
 // wants makes messages of a batch; the caller holds mu. Files of which some is
-// here already get a message of their own, with the offset.
+// here already get a message of their own, with the offset, and so do those that are
+// not to come as a difference.
 func (t *Transfer) wants(s *source, batch []int) []filesWant {
 	var all []filesWant
 	var plain filesWant
@@ -318,13 +331,17 @@ func (t *Transfer) wants(s *source, batch []int) []filesWant {
 	for _, i := range batch {
 		it := &t.sched.items[i]
 		delete(s.offsets, i)
-		if it.part == nil {
+		switch {
+		case it.part != nil:
+			flush()
+			s.offsets[i] = it.part.off.Load()
+			all = append(all, filesWant{Files: []uint32{it.line}, Offset: uint64(s.offsets[i])})
+		case it.whole:
+			flush()
+			all = append(all, filesWant{Files: []uint32{it.line}, Whole: true})
+		default:
 			plain.Files = append(plain.Files, it.line)
-			continue
 		}
-		flush()
-		s.offsets[i] = it.part.off.Load()
-		all = append(all, filesWant{Files: []uint32{it.line}, Offset: uint64(s.offsets[i])})
 	}
 	flush()
 	return all
@@ -387,6 +404,9 @@ func (s *source) receive() error {
 	t.mu.Unlock()
 	if it.line != head.Index {
 		return s.lie(fmt.Errorf("line %d came where %d was due: %w", head.Index, it.line, errLie))
+	}
+	if head.From > 0 {
+		return s.receiveDiff(i, &head)
 	}
 	raw := modzip.Raw{Sum: it.file.Sum, Method: head.Method, CRC32: head.CRC32,
 		CompressedSize: int64(min(head.Packed, 1<<62)), Size: int64(min(head.Size, 1<<62))}

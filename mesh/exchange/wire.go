@@ -39,6 +39,8 @@ const (
 	maxHead         = 128 + maxHolding          // fileHead
 	maxHolding      = maxHave + 2<<10           // holding
 	maxListingFrame = verify.MaxListing + 1<<10 // zstd frame of a listing
+	maxDiffed       = 4 << 20                   // a file that travels as a difference, and the one that it differs from
+	minDiffed       = 128                       // raw stream of such a file: shorter ones do not pay
 	maxKey          = 4 << 10                   // key of an answer or of a claim
 	maxAnswer       = 4 << 20                   // value of an answer: a list of versions, a database lookup
 	maxText         = 1 << 10                   // reason given with refused or failed
@@ -116,6 +118,7 @@ type filesOpen struct {
 	Listing bool     `cbor:"5,keyasint,omitempty"`
 	Bases   [][]byte `cbor:"6,keyasint,omitempty"`
 	Trace   string   `cbor:"7,keyasint,omitempty"`
+	Diffs   bool     `cbor:"8,keyasint,omitempty"` // files may come as differences from those of one of Bases
 }
 
 type filesStatus uint8
@@ -131,7 +134,7 @@ type filesOpened struct {
 	Status filesStatus `cbor:"1,keyasint"`
 	Size   uint64      `cbor:"2,keyasint,omitempty"` // of the listing
 	Frame  uint64      `cbor:"3,keyasint,omitempty"` // of the zstd frame that follows
-	Base   []byte      `cbor:"4,keyasint,omitempty"` // root of the dictionary's listing
+	Base   []byte      `cbor:"4,keyasint,omitempty"` // root of the release whose listing, and whose files, are dictionaries
 
 	Holding *holding `cbor:"5,keyasint,omitempty"`
 }
@@ -140,6 +143,7 @@ type filesWant struct {
 	Files  []uint32 `cbor:"1,keyasint"`
 	Offset uint64   `cbor:"2,keyasint,omitempty"` // into the raw stream of the first
 	Tell   bool     `cbor:"3,keyasint,omitempty"` // what the answerer has by now, before these files
+	Whole  bool     `cbor:"4,keyasint,omitempty"` // none of these as a difference
 }
 
 type fileHead struct {
@@ -147,10 +151,14 @@ type fileHead struct {
 	Missing bool   `cbor:"2,keyasint,omitempty"`
 	Method  uint16 `cbor:"3,keyasint,omitempty"`
 	CRC32   uint32 `cbor:"4,keyasint,omitempty"`
-	Packed  uint64 `cbor:"5,keyasint,omitempty"` // length of the whole raw stream
+	Packed  uint64 `cbor:"5,keyasint,omitempty"` // length of the whole raw stream, or of the frame
 	Size    uint64 `cbor:"6,keyasint,omitempty"` // inflated
 
 	Holding *holding `cbor:"7,keyasint,omitempty"` // the answer to Tell: no file follows
+
+	// From is not 0 when a zstd frame follows in place of the raw stream, with the file
+	// in line From-1 of the base's listing as its dictionary.
+	From uint32 `cbor:"8,keyasint,omitempty"`
 }
 
 type claimRequest struct {

@@ -51,8 +51,11 @@ func (f Raw) Check() error {
 // they are exactly that: all of the stream is used, and the content has the size,
 // CRC-32 and SHA-256 of f. It reads no byte beyond and keeps at most a buffer. An
 // error about the bytes is an ErrBadFile; an error of r is returned as it is.
-func (f Raw) Verify(ctx context.Context, r io.Reader) error {
-	got, err := measure(ctx, f, r)
+func (f Raw) Verify(ctx context.Context, r io.Reader) error { return f.verify(ctx, r, io.Discard) }
+
+// verify is Verify that writes the content to w, before it is known to be good.
+func (f Raw) verify(ctx context.Context, r io.Reader, w io.Writer) error {
+	got, err := measure(ctx, f, r, w)
 	if err != nil {
 		return err
 	}
@@ -78,9 +81,9 @@ var inflaters = sync.Pool{New: func() any {
 	}
 }}
 
-// measure checks everything that f declares but its Sum, and returns the sum that
-// the content has.
-func measure(ctx context.Context, f Raw, r io.Reader) (verify.Digest, error) {
+// measure checks everything that f declares but its Sum, writes the content to w and
+// returns the sum that it has.
+func measure(ctx context.Context, f Raw, r io.Reader, w io.Writer) (verify.Digest, error) {
 	var sum verify.Digest
 	if err := f.Check(); err != nil {
 		return sum, err
@@ -100,7 +103,7 @@ func measure(ctx context.Context, f Raw, r io.Reader) (verify.Digest, error) {
 		content = z.out
 	}
 	crc, hash := crc32.NewIEEE(), sha256.New()
-	n, err := copyUpTo(ctx, io.MultiWriter(crc, hash), content, f.Size, z.buf)
+	n, err := copyUpTo(ctx, io.MultiWriter(crc, hash, w), content, f.Size, z.buf)
 	switch {
 	case src.err != nil:
 		return sum, fmt.Errorf("file %s: read stream: %w", f.Sum, src.err)

@@ -208,7 +208,7 @@ func (s *scan) content(ctx context.Context, i int) (Stream, error) {
 	}}
 	h := newHashReader(io.NewSectionReader(s.src, st.Offset, st.CompressedSize))
 	var err error
-	if st.Sum, err = measure(ctx, st.Raw, h); err != nil {
+	if st.Sum, err = measure(ctx, st.Raw, h, io.Discard); err != nil {
 		return st, err
 	}
 	st.RawSum = h.sum()

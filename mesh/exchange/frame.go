@@ -1,0 +1,70 @@
+package exchange
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// dictionary is the number under which the dictionary of a frame goes.
+const dictionary = 1
+
+// maxFrameWindow is the largest window of a frame, in bytes.
+const maxFrameWindow = 16 << 20
+
+// packFrame compresses content into one zstd frame, with dict, which may be empty, as
+// a dictionary of raw content. All of both is in the frame's window, up to
+// maxFrameWindow.
+func packFrame(content, dict []byte, level zstd.EncoderLevel) ([]byte, error) {
+	window := 1 << bits.Len(uint(len(content)+len(dict)))
+	opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(max(zstd.MinWindowSize, min(window, maxFrameWindow)))}
+	if len(dict) > 0 {
+		opts = append(opts, zstd.WithEncoderDictRaw(dictionary, dict))
+	}
+	enc, err := zstd.NewWriter(nil, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("compress %d bytes: %w", len(content), err)
+	}
+	defer enc.Close()
+	return enc.EncodeAll(content, nil), nil
+}
+
+// unpackFrame reads what packFrame wrote. The content has at most size bytes, which
+// the caller must have found small enough.
+func unpackFrame(frame, dict []byte, size uint64) ([]byte, error) {
+	// The decoder cuts its window to the memory that it may take, and refuses
+	// frames when that is less than the least window there is.
+	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, zstd.MinWindowSize)),
+		zstd.WithDecoderMaxWindow(maxFrameWindow)}
+	if len(dict) > 0 {
+		opts = append(opts, zstd.WithDecoderDictRaw(dictionary, dict))
+	}
+	dec, err := zstd.NewReader(nil, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("inflate a frame: %w", err)
+	}
+	defer dec.Close()
+	content, err := dec.DecodeAll(frame, nil)
+	if err != nil {
+		return nil, fmt.Errorf("inflate a frame of %d bytes: %w", len(frame), err)
+	}
+	if uint64(len(content)) > size {
+		return nil, fmt.Errorf("inflate a frame: %d bytes where %d were announced", len(content), size)
+	}
+	return content, nil
+}
+
+// packListing compresses a listing, with another one as a dictionary.
+func packListing(text, dict []byte) ([]byte, error) { return packFrame(text, dict, zstd.SpeedDefault) }
+
+// unpackListing reads what packListing wrote; size is what the peer said.
+func unpackListing(frame, dict []byte, size uint64) ([]byte, error) {
+	if size > verify.MaxListing {
+		return nil, fmt.Errorf("listing of %d bytes: at most %d allowed", size, verify.MaxListing)
+	}
+	return unpackFrame(frame, dict, size)
+}

@@ -1,0 +1,61 @@
+package modzip
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/flate"
+
+	"github.com/meshproxy/meshproxy/verify"
+)
+
+// Content is Verify that returns the content as well. It allocates f.Size bytes,
+// which the caller must have found small enough.
+func (f Raw) Content(ctx context.Context, r io.Reader) ([]byte, error) {
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	b := bytes.NewBuffer(make([]byte, 0, f.Size))
+	if err := f.verify(ctx, r, b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// deflaters hold what compresses. The level is the fastest whose streams are no longer
+// than those of the go command's zips.
+var deflaters = sync.Pool{New: func() any {
+	w, err := flate.NewWriter(io.Discard, flate.DefaultCompression)
+	if err != nil {
+		panic("DEFLATE writer: " + err.Error()) // a constant
+	}
+	return w
+}}
+
+// Pack makes a stream of content, whose SHA-256 is sum: DEFLATE, or the content
+// itself when that is no longer. The same content gives the same stream in the same
+// build of the program.
+func Pack(sum verify.Digest, content []byte) (Raw, []byte, error) {
+	f := Raw{Sum: sum, Method: zip.Deflate, CRC32: crc32.ChecksumIEEE(content), Size: int64(len(content))}
+	b := bytes.NewBuffer(make([]byte, 0, len(content)/2))
+	w := deflaters.Get().(*flate.Writer)
+	defer deflaters.Put(w)
+	w.Reset(b)
+	if _, err := w.Write(content); err != nil {
+		return Raw{}, nil, fmt.Errorf("compress file %s: %w", sum, err)
+	}
+	if err := w.Close(); err != nil {
+		return Raw{}, nil, fmt.Errorf("compress file %s: %w", sum, err)
+	}
+	stream := b.Bytes()
+	if len(stream) >= len(content) {
+		f.Method, stream = zip.Store, content
+	}
+	f.CompressedSize = int64(len(stream))
+	return f, stream, nil
+}
