@@ -97,13 +97,7 @@ func (m *Mesh) Invite(o InviteOptions) (string, error) {
 func (m *Mesh) tokenHints() []member.Hint {
 	// Relays serve members only, so their addresses do not help who joins.
 	direct := slices.DeleteFunc(m.host.Addrs(), func(a ma.Multiaddr) bool { return hasProtocol(a, ma.P_CIRCUIT) })
-	hints := []member.Hint{hintOf(m.signer.Public, direct)}
-	for _, h := range m.peers.hints() {
-		if len(hints) < inviteHints {
-			hints = append(hints, h)
-		}
-	}
-	return hints
+	return append([]member.Hint{hintOf(m.signer.Public, direct)}, m.peers.hints(inviteHints-1)...)
 }
 
 // Invitations lists the invitations that are remembered, newest first.
@@ -214,7 +208,7 @@ func (m *Mesh) Leave(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	m.tell(ctx, 0, m.syncNow)
+	m.tell(ctx, m.Connected(), 0, m.syncNow)
 	p, err := m.found()
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)

@@ -14,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p-kad-dht/provider"
 	"github.com/libp2p/go-libp2p-kad-dht/provider/keystore"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -33,7 +32,6 @@ const (
 	provideFor   = 6 * time.Hour // how long others believe an announcement
 	reprovideAt  = provideFor / 3
 	reprovideLag = 10 * time.Minute
-	refreshEvery = 5 * time.Minute
 	checkOnline  = 5 * time.Second
 	offlineAfter = 24 * time.Hour
 )
@@ -49,8 +47,7 @@ func (m *Mesh) startDHT(s *session) error {
 		dht.ProviderManagerOpts(records.ProvideValidity(provideFor)),
 		dht.DisableValues(), // records go to home peers; the DHT routes content
 		dht.BootstrapPeers(),
-		dht.RoutingTableRefreshPeriod(refreshEvery),
-		dht.RoutingTableRefreshQueryTimeout(dialTimeout),
+		dht.DisableAutoRefresh(), dht.LookupCheckConcurrency(0), // see route
 		dht.RoutingTableFilter(func(_ any, p peer.ID) bool { return m.IsMember(p) }),
 		dht.QueryFilter(func(_ any, ai peer.AddrInfo) bool { return m.IsMember(ai.ID) }),
 		dht.AddressFilter(func(a []ma.Multiaddr) []ma.Multiaddr { return advertised(a, false) }),
@@ -69,10 +66,6 @@ func (m *Mesh) startDHT(s *session) error {
 		m.members.RemoveStreamHandler(protocol.ID(s.prefix + "/kad/1.0.0"))
 		return err
 	})
-	if s.knock, err = m.host.EventBus().Emitter(new(event.EvtPeerProtocolsUpdated)); err != nil {
-		return fmt.Errorf("watch peers for the DHT: %w", err)
-	}
-	s.closers = append(s.closers, s.knock.Close)
 	return m.startProvider(s, namespace.Wrap(store, ds.NewKey("provide")))
 }
 
@@ -88,7 +81,7 @@ func (m *Mesh) startProvider(s *session, store ds.Batching) error {
 	self := func() []ma.Multiaddr { return advertised(m.host.Addrs(), false) }
 	s.provider, err = provider.New(
 		provider.WithHost(m.members),
-		provider.WithRouter(s.dht),
+		provider.WithRouter(nearest{m}),
 		provider.WithMessageSender(s.dht.MessageSender()),
 		provider.WithSelfAddrs(self),
 		provider.WithAddLocalRecord(func(ctx context.Context, h mh.Multihash) error {

@@ -30,11 +30,13 @@
 //	          and the time; joinProof with the grant that the bearer key signs;
 //	          joinWelcome with the witnessed credential and those it rests on.
 //	          The bearer key never leaves the joining node.
-//	sync/1    members only. syncOpen with the sum of the roster; syncHave with
-//	          the IDs that the other has, or nothing if the sums agree;
+//	sync/1    members only. syncOpen with the sum of the roster, and what has
+//	          entered it since the two last had the same; syncHave, which says
+//	          that the sums agree, or has the IDs that the other has; then only
 //	          syncGive with what it lacks and what is wanted; syncGive. The
-//	          first two also say where the sender and others are, and how many
-//	          zips the sender announces.
+//	          first two also say where the sender is if that has changed, which
+//	          members have moved, where those are that the other asked about,
+//	          whom the sender asks about, and how many zips it announces.
 //	ping/1    members only. libp2p's ping under this name.
 //	kad/1.0.0 members only. The DHT of kad-dht, for providers of root CIDs.
 //

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/semaphore"
@@ -103,21 +102,20 @@ func (m *Mesh) introduced(p peer.ID) {
 		m.peers.connected(c)
 	}
 	m.peers.told(p)
-	// kad-dht looked at the peer when it was a stranger.
-	if err := m.session.Load().knock.Emit(event.EvtPeerProtocolsUpdated{Peer: p}); err != nil {
-		m.log.Debug("tell the DHT of a member", "peer", p, "err", err)
-	}
+	m.session.Load().route(p)
 }
 
-// accept adds what a member or an aspirant said; what does not hold is dropped.
-func (m *Mesh) accept(p peer.ID, statements []member.Statement) {
+// accept adds what a member or an aspirant said; what does not hold is dropped. It
+// reports whether there was anything new.
+func (m *Mesh) accept(p peer.ID, statements []member.Statement) bool {
 	if len(statements) == 0 {
-		return
+		return false
 	}
-	_, err := m.update(func(r *member.Roster) (bool, error) { return r.Merge(statements, time.Now()) })
+	changed, err := m.update(func(r *member.Roster) (bool, error) { return r.Merge(statements, time.Now()) })
 	if err != nil {
 		m.log.Debug("statements not taken", "from", p, "err", err)
 	}
+	return changed
 }
 
 // introduction is this node's credential and those that it rests on.
@@ -183,7 +181,8 @@ func (m *Mesh) admit(p peer.ID, statements []member.Statement) error {
 		return nil
 	}
 	now := time.Now()
-	_, err = m.update(func(r *member.Roster) (bool, error) { return r.Vouched(k, statements, now) })
+	// Who says hello says it to everybody, so it is not passed on at once.
+	_, err = m.change(func(r *member.Roster) (bool, error) { return r.Vouched(k, statements, now) })
 	if m.IsMember(p) {
 		return nil
 	}

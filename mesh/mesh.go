@@ -263,6 +263,15 @@ func (m *Mesh) OfficeOf(p peer.ID) string {
 // update changes the roster through f and makes the change count: revoked peers
 // lose their connections before it returns, and others are told soon.
 func (m *Mesh) update(f func(*member.Roster) (bool, error)) (bool, error) {
+	changed, err := m.change(f)
+	if changed {
+		signal(m.changed)
+	}
+	return changed, err
+}
+
+// change is update for what others need not be told at once.
+func (m *Mesh) change(f func(*member.Roster) (bool, error)) (bool, error) {
 	m.mu.Lock()
 	changed, err := f(m.roster)
 	var gone []peer.ID
@@ -274,7 +283,6 @@ func (m *Mesh) update(f func(*member.Roster) (bool, error)) (bool, error) {
 	m.mu.Unlock()
 	m.dismiss(gone)
 	if changed {
-		signal(m.changed)
 		signal(m.redial)
 	}
 	return changed, errors.Join(err, saveErr)
@@ -345,6 +353,7 @@ func (m *Mesh) notifiee() network.Notifiee {
 			if !m.IsMember(p) {
 				return
 			}
+			m.peers.stirred()
 			m.peers.connected(c)
 			if c.Stat().Direction == network.DirOutbound {
 				m.spawn(func(ctx context.Context) { m.greet(ctx, p) })
@@ -353,6 +362,9 @@ func (m *Mesh) notifiee() network.Notifiee {
 		DisconnectedF: func(n network.Network, c network.Conn) {
 			m.gate.forget(c)
 			p := c.RemotePeer()
+			if m.IsMember(p) {
+				m.peers.stirred()
+			}
 			if n.Connectedness(p) == network.Connected {
 				return
 			}
@@ -365,6 +377,7 @@ func (m *Mesh) notifiee() network.Notifiee {
 			}
 			if m.IsMember(p) {
 				m.peers.seen(p)
+				m.peers.forget(p)
 				signal(m.redial)
 			}
 		},

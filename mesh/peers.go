@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -41,8 +40,11 @@ type peerBook struct {
 	mu    sync.Mutex // guards all below
 	known map[peer.ID]*contact
 	dirty bool
-	// toldUpTo is the member, in the order of IDs, up to which hints has gone round.
-	toldUpTo peer.ID
+	// scanned is the view in which out was the list of members that no direct
+	// connection was open to; nil when a connection has come or gone since.
+	scanned *member.View
+	out     []peer.ID
+	stirs   uint64 // connections that have come or gone
 }
 
 type contact struct {
@@ -53,7 +55,9 @@ type contact struct {
 	next    time.Time      // no dial before
 	dialing bool
 	rtt     time.Duration
-	moved   time.Time      // when what was seen to be right last changed
+	own     [][]byte  // where it says that it is itself; nil if it has not said
+	moved   time.Time // when that last changed
+	told    told
 	zips    *uint32        // that it announces, as it said last
 	ahead   *time.Duration // of its clock is this machine's
 }
@@ -78,7 +82,7 @@ func newPeerBook(m *Mesh) (*peerBook, error) {
 	if _, err := m.getState(statePeers, &saved); err != nil {
 		m.log.Warn("addresses of members are lost", "err", err) // they will be told again
 	}
-	b.hear(saved.Hints)
+	b.hear("", saved.Hints)
 	for i, h := range saved.Hints {
 		if c := b.known[h.Peer.Peer()]; c != nil && i < len(saved.Seen) {
 			c.seen = time.Unix(saved.Seen[i], 0)
@@ -115,9 +119,6 @@ func (c *contact) prefer(addrs []ma.Multiaddr) {
 	c.addrs = nil
 	c.add(addrs)
 	c.good = len(c.addrs)
-	if slices.ContainsFunc(c.addrs, func(a ma.Multiaddr) bool { return !slices.ContainsFunc(old, a.Equal) }) {
-		c.moved = time.Now()
-	}
 	c.add(old)
 }
 
@@ -190,111 +191,6 @@ func (b *peerBook) seen(p peer.ID) {
 	b.dirty = true
 }
 
-// unknown leaves of a hint the addresses that the book does not have: most it has,
-// and reading one takes longer than comparing. The caller holds mu.
-func (b *peerBook) unknown(h member.Hint) member.Hint {
-	c := b.known[h.Peer.Peer()]
-	if c == nil {
-		return h
-	}
-	known := func(raw []byte) bool {
-		return slices.ContainsFunc(c.addrs, func(a ma.Multiaddr) bool { return bytes.Equal(a.Bytes(), raw) })
-	}
-	return member.Hint{Peer: h.Peer, Addrs: slices.DeleteFunc(h.Addrs, known)}
-}
-
-// hear takes what others say about where members are. It is only ever a place to
-// dial: whoever answers there has to prove its key.
-func (b *peerBook) hear(hints []member.Hint) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, h := range hints[:min(len(hints), member.MaxMembers)] {
-		ai := addrInfo(b.unknown(h))
-		if ai.ID == "" || ai.ID == b.m.host.ID() || len(ai.Addrs) == 0 {
-			continue
-		}
-		if b.known[ai.ID] == nil && len(b.known) >= 2*member.MaxMembers {
-			return
-		}
-		if c := b.of(ai.ID); c.suggest(ai.Addrs) {
-			b.dirty = true
-			c.failed, c.next = 0, time.Time{} // what was tried in vain is not all there is
-		}
-	}
-}
-
-// news is what this node tells about where it is itself, and others. That identify
-// tells the first, too, is not enough: over a connection between public addresses
-// it says nothing of private ones, nor of relays at private ones.
-func (b *peerBook) news() []member.Hint {
-	return append([]member.Hint{hintOf(b.m.signer.Public, fewer(b.m.host.Addrs()))}, b.hints()...)
-}
-
-// fewer picks of a node's own addresses those that fit into a hint; where there
-// are too many, ways through relays stay, which work when others do not.
-func fewer(addrs []ma.Multiaddr) []ma.Multiaddr {
-	over := len(addrs) - maxHintAddrs
-	return slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool {
-		if over <= 0 || hasProtocol(a, ma.P_CIRCUIT) {
-			return false
-		}
-		over--
-		return true
-	})
-}
-
-// hints is what this node tells about members in touch.
-func (b *peerBook) hints() []member.Hint { return b.hintsOf(b.m.Connected()) }
-
-// hintsOf picks from members in touch. One half of the hints are of those that moved
-// last, which is news to most; the other half goes on where the last exchange
-// stopped, so that a few exchanges tell of everybody.
-func (b *peerBook) hintsOf(touch []peer.ID) []member.Hint {
-	touch = slices.Sorted(slices.Values(touch))
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	known := slices.DeleteFunc(touch, func(p peer.ID) bool { return b.known[p] == nil || len(b.known[p].addrs) == 0 })
-	chosen := slices.SortedStableFunc(slices.Values(known), func(p, q peer.ID) int { return b.known[q].moved.Compare(b.known[p].moved) })
-	chosen = chosen[:min(len(chosen), maxHints/2)]
-	next, _ := slices.BinarySearch(known, b.toldUpTo+"\x00")
-	for i := range known {
-		p := known[(next+i)%len(known)]
-		if len(chosen) == maxHints {
-			break
-		}
-		b.toldUpTo = p
-		if !slices.Contains(chosen, p) {
-			chosen = append(chosen, p)
-		}
-	}
-	var out []member.Hint
-	for _, p := range chosen {
-		if k, err := member.KeyOf(p); err == nil {
-			out = append(out, hintOf(k, b.known[p].addrs))
-		}
-	}
-	return out
-}
-
-func (b *peerBook) hint(p peer.ID) (member.Hint, bool) {
-	k, err := member.KeyOf(p)
-	addrs := b.addrs(p)
-	if err != nil || len(addrs) == 0 {
-		return member.Hint{}, false
-	}
-	return hintOf(k, addrs), true
-}
-
-func hintOf(k member.Key, addrs []ma.Multiaddr) member.Hint {
-	h := member.Hint{Peer: k}
-	for _, a := range addrs[:min(len(addrs), maxHintAddrs)] {
-		if raw := a.Bytes(); len(raw) <= maxHintAddr {
-			h.Addrs = append(h.Addrs, raw)
-		}
-	}
-	return h
-}
-
 // addrs is where p may be dialled, best first.
 func (b *peerBook) addrs(p peer.ID) []ma.Multiaddr {
 	b.mu.Lock()
@@ -335,18 +231,45 @@ func (b *peerBook) save() error {
 	return b.m.putState(statePeers, s)
 }
 
+// isAway reports whether there is no direct connection to p.
+func (b *peerBook) isAway(p peer.ID) bool {
+	return p != b.m.host.ID() &&
+		(b.m.host.Network().Connectedness(p) != network.Connected || onlyRelayed(b.m.host, p))
+}
+
+// away returns the members that no direct connection is open to. The caller must not
+// change it. It is asked for often, and looks at all members only when something has
+// changed.
+func (b *peerBook) away() []peer.ID {
+	v := b.m.view.Load()
+	b.mu.Lock()
+	out, fresh, stirs := b.out, b.scanned == v, b.stirs
+	b.mu.Unlock()
+	if fresh {
+		return out
+	}
+	out = slices.DeleteFunc(b.m.Members(), func(p peer.ID) bool { return !b.isAway(p) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stirs == stirs {
+		b.scanned, b.out = v, out
+	}
+	return out
+}
+
+// stirred notes that a connection has come or gone.
+func (b *peerBook) stirred() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stirs++
+	b.scanned = nil
+}
+
 // due returns the members to dial now, and marks them as being dialled.
 func (b *peerBook) due(now time.Time) []peer.ID {
-	var away []peer.ID
-	targets := b.m.Members()
+	away := slices.Clone(b.away())
 	for p := range b.static {
-		if !b.m.IsMember(p) {
-			targets = append(targets, p)
-		}
-	}
-	for _, p := range targets {
-		if p != b.m.host.ID() &&
-			(b.m.host.Network().Connectedness(p) != network.Connected || onlyRelayed(b.m.host, p)) {
+		if !b.m.IsMember(p) && b.isAway(p) {
 			away = append(away, p)
 		}
 	}

@@ -43,6 +43,7 @@ type relays struct {
 
 	mu     sync.Mutex // guards all below
 	held   map[peer.ID]seat
+	ways   []ma.Multiaddr // that held makes; libp2p asks for them all the time
 	public network.Reachability
 }
 
@@ -92,19 +93,35 @@ func (r *relays) close() error {
 func (r *relays) addrs() []ma.Multiaddr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []ma.Multiaddr
-	for _, p := range slices.Sorted(maps.Keys(r.held)) {
-		if a, err := ma.NewMultiaddr(fmt.Sprintf(circuitPattern, p)); err == nil {
-			out = append(out, r.held[p].relay.Encapsulate(a))
-		}
-	}
-	return out
+	return r.ways
+}
+
+// hold notes a place at p.
+func (r *relays) hold(p peer.ID, s seat) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held[p] = s
+	r.pave()
 }
 
 func (r *relays) lost(p peer.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.held, p)
+	if _, ok := r.held[p]; ok {
+		delete(r.held, p)
+		r.pave()
+	}
+}
+
+// pave renews the addresses. The caller holds mu.
+func (r *relays) pave() {
+	var ways []ma.Multiaddr // a new one, since the old one is with others
+	for _, p := range slices.Sorted(maps.Keys(r.held)) {
+		if a, err := ma.NewMultiaddr(fmt.Sprintf(circuitPattern, p)); err == nil {
+			ways = append(ways, r.held[p].relay.Encapsulate(a))
+		}
+	}
+	r.ways = ways
 }
 
 // relayLoop keeps places at members for as long as AutoNAT does not say that
@@ -194,9 +211,7 @@ func (m *Mesh) reserve(ctx context.Context, p peer.ID) error {
 	if err != nil {
 		return fmt.Errorf("reserve at %s: %w", p, err)
 	}
-	m.relays.mu.Lock()
-	defer m.relays.mu.Unlock()
-	m.relays.held[p] = seat{got.Expiration, relay}
+	m.relays.hold(p, seat{got.Expiration, relay})
 	signal(m.changed) // others must hear of it before they can use it
 	return nil
 }

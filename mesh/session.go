@@ -10,7 +10,6 @@ import (
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p-kad-dht/provider"
 	"github.com/libp2p/go-libp2p-kad-dht/provider/keystore"
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/sync/semaphore"
 
@@ -39,7 +38,6 @@ type session struct {
 	dht      *dht.IpfsDHT
 	keystore keystore.Keystore
 	provider *provider.SweepingProvider
-	knock    event.Emitter // tells the DHT to look at a peer again
 	hellos   *semaphore.Weighted
 	joins    *semaphore.Weighted
 	syncs    *semaphore.Weighted
@@ -103,6 +101,7 @@ func (m *Mesh) enter(p *place) error {
 	gone := m.evaluate(time.Now())
 	m.mu.Unlock()
 	m.greeted.Clear()
+	m.peers.forgetAll()
 	m.host.SetStreamHandler(s.protocol(helloID), m.serveHello)
 	m.host.SetStreamHandler(s.protocol(joinID), m.serveJoin)
 	m.host.SetStreamHandler(s.protocol(syncID), m.serveSync)

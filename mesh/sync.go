@@ -29,11 +29,13 @@ func (m *Mesh) syncWith(ctx context.Context, p peer.ID) error {
 	done := m.syncs.DoChan(string(p), func() (any, error) {
 		ctx, cancel := context.WithTimeout(m.ctx, syncTime)
 		defer cancel()
+		var asked []member.Key // what p wants to hear of, told in the next exchange
 		for range syncRounds {
-			again, err := m.syncOnce(ctx, p)
-			if err != nil || !again {
+			again, wanted, err := m.syncOnce(ctx, p, asked)
+			if err != nil || !again && (asked != nil || !m.peers.knowsAny(wanted)) {
 				return nil, err
 			}
+			asked = wanted
 		}
 		return nil, nil
 	})
@@ -45,43 +47,78 @@ func (m *Mesh) syncWith(ctx context.Context, p peer.ID) error {
 	}
 }
 
-// syncOnce makes one exchange; again says that there was more than fits in one.
-func (m *Mesh) syncOnce(ctx context.Context, p peer.ID) (again bool, err error) {
+// syncOnce makes one exchange, and tells about the members in asked; again says that
+// there was more than fits in one, and wanted whom p asks about.
+func (m *Mesh) syncOnce(ctx context.Context, p peer.ID, asked []member.Key) (again bool, wanted []member.Key, err error) {
+	defer func() {
+		if err != nil {
+			m.peers.forget(p) // nobody knows what has arrived
+		}
+	}()
 	s, err := m.members.NewStream(network.WithNoDial(ctx, "sync on an open connection"), p, protocolRoot+syncID)
 	if err != nil {
-		return false, fmt.Errorf("sync: %w", err)
+		return false, nil, fmt.Errorf("sync: %w", err)
 	}
 	w, err := newWire(ctx, s, syncTime)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	defer func() { w.close(err) }()
-	m.mu.Lock()
-	sum := m.roster.Sum()
-	m.mu.Unlock()
-	if err := w.send(syncOpen{sum, m.peers.news(), m.holds.count(), time.Now().Unix()}); err != nil {
-		return false, err
+	open, arrivals := m.opening(p, asked)
+	if err := w.send(open); err != nil {
+		return false, nil, err
 	}
 	var have syncHave
 	if err := w.receive(maxSyncHave, &have); err != nil {
-		return false, err
+		return false, nil, err
 	}
-	m.peers.hear(have.Hints[:min(len(have.Hints), heardHints)])
-	m.peers.toldZips(p, have.Zips)
-	m.peers.toldTime(p, have.Time)
+	news := m.hearFrom(p, have.Hints, have.Zips, have.Time)
 	if have.Same {
-		return false, nil
+		m.peers.hasAll(p, arrivals)
+		return news && m.peers.blank(), have.Missing, nil
 	}
-	give, more := m.compare(have.IDs)
+	again, grown, err := m.reconcile(w, p, have.IDs)
+	return again || (news || grown) && m.peers.blank(), have.Missing, err
+}
+
+// opening is what an exchange with p begins with, and how many arrivals the roster
+// then had.
+func (m *Mesh) opening(p peer.ID, asked []member.Key) (syncOpen, uint64) {
+	upTo := m.peers.upTo(p)
+	open := syncOpen{Hints: m.peers.news(p, asked), Zips: m.holds.count(), Time: time.Now().Unix(), Missing: m.peers.missing()}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	open.Sum = m.roster.Sum()
+	if upTo > 0 {
+		open.Fresh = m.roster.Since(upTo, freshBudget)
+	}
+	return open, m.roster.Arrivals()
+}
+
+// hearFrom takes what p says beside statements, and reports whether it told of new
+// addresses.
+func (m *Mesh) hearFrom(p peer.ID, hints []member.Hint, zips *uint32, at int64) bool {
+	m.peers.toldZips(p, zips)
+	m.peers.toldTime(p, at)
+	return m.peers.hear(p, hints[:min(len(hints), heardHints)])
+}
+
+// reconcile gives p what it does not have of the roster, and takes what it has more;
+// grown says that there was any.
+func (m *Mesh) reconcile(w *wire, p peer.ID, theirs []member.ID) (again, grown bool, err error) {
+	give, arrivals, more := m.compare(theirs)
 	if err := w.send(give); err != nil {
-		return false, err
+		return false, false, err
 	}
 	var given syncGive
 	if err := w.receive(maxSyncGive, &given); err != nil {
-		return false, err
+		return false, false, err
 	}
-	m.accept(p, given.Statements)
-	return more || len(given.Want) > 0, nil
+	if !more {
+		m.peers.hasAll(p, arrivals)
+	}
+	grown = m.accept(p, given.Statements)
+	return more || len(given.Want) > 0, grown, nil
 }
 
 // serveSync answers a member's exchange.
@@ -109,19 +146,30 @@ func (m *Mesh) answerSync(w *wire, p peer.ID) error {
 	if err := w.receive(maxSyncHave, &open); err != nil {
 		return err
 	}
-	m.peers.hear(open.Hints[:min(len(open.Hints), heardHints)])
-	m.peers.toldZips(p, open.Zips)
-	m.peers.toldTime(p, open.Time)
+	m.hearFrom(p, open.Hints, open.Zips, open.Time)
+	m.accept(p, open.Fresh[:min(len(open.Fresh), maxGiven)])
+	have := syncHave{
+		Hints: m.peers.news(p, open.Missing), Zips: m.holds.count(), Time: time.Now().Unix(), Missing: m.peers.missing(),
+	}
 	m.mu.Lock()
-	have := syncHave{Same: m.roster.Sum() == open.Sum, Zips: m.holds.count(), Time: time.Now().Unix()}
-	if !have.Same {
+	arrivals := m.roster.Arrivals()
+	if have.Same = m.roster.Sum() == open.Sum; !have.Same {
 		have.IDs = m.roster.IDs()
 	}
 	m.mu.Unlock()
-	have.Hints = m.peers.news()
-	if err := w.send(have); err != nil || have.Same {
+	if err := w.send(have); err != nil {
 		return err
 	}
+	if have.Same {
+		m.peers.hasAll(p, arrivals)
+		return nil
+	}
+	return m.answerGive(w, p, arrivals)
+}
+
+// answerGive takes what p gives after it has seen the IDs that this node had after so
+// many arrivals, and gives it what it wants.
+func (m *Mesh) answerGive(w *wire, p peer.ID, arrivals uint64) error {
 	var given syncGive
 	if err := w.receive(maxSyncGive, &given); err != nil {
 		return err
@@ -139,11 +187,18 @@ func (m *Mesh) answerSync(w *wire, p peer.ID) error {
 	if more {
 		reply.Want = given.Want[:1] // anything says: come again
 	}
-	return w.send(reply)
+	if err := w.send(reply); err != nil {
+		return err
+	}
+	if !more {
+		m.peers.hasAll(p, arrivals)
+	}
+	return nil
 }
 
-// compare says what to give to one who has theirs, and what to want of it.
-func (m *Mesh) compare(theirs []member.ID) (syncGive, bool) {
+// compare says what to give to one who has theirs, and what to want of it; and the
+// arrivals up to which it then has all, unless there is more.
+func (m *Mesh) compare(theirs []member.ID) (_ syncGive, arrivals uint64, more bool) {
 	slices.SortFunc(theirs, member.ID.Compare)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -160,14 +215,14 @@ func (m *Mesh) compare(theirs []member.ID) (syncGive, bool) {
 	}
 	fit, more := within(m.roster.Statements(func(id member.ID) bool { return lacks(theirs, id) }), giveBudget)
 	give.Statements = fit
-	return give, more
+	return give, m.roster.Arrivals(), more
 }
 
 // within cuts statements off at a number of bytes.
 func within(all []member.Statement, limit int) (fit []member.Statement, more bool) {
 	size := 0
 	for i, s := range all {
-		if size += len(s.Credential) + len(s.Revocation) + len(s.Policy) + 16; size > limit && i > 0 || i >= maxGiven {
+		if size += s.Size(); size > limit && i > 0 || i >= maxGiven {
 			return all[:i], true
 		}
 	}
@@ -179,7 +234,7 @@ func within(all []member.Statement, limit int) (fit []member.Statement, more boo
 func (m *Mesh) gossipLoop(ctx context.Context) error {
 	for {
 		pause := gossipEvery/2 + rand.N(gossipEvery)
-		fanout := 1
+		fanout, whom := 1, m.Connected
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -188,14 +243,14 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 				fanout = gossipFanout
 			}
 		case <-m.changed:
-			fanout = gossipFanout
+			fanout, whom = gossipFanout, m.behind
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-time.After(gossipPause):
 			}
 		}
-		m.tell(ctx, fanout, m.syncWith)
+		m.tell(ctx, whom(), fanout, m.syncWith)
 	}
 }
 
@@ -207,7 +262,7 @@ func (m *Mesh) urgentLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-m.urgent:
-			m.tell(ctx, 0, m.syncNow)
+			m.tell(ctx, m.behind(), 0, m.syncNow)
 		}
 	}
 }
@@ -215,13 +270,20 @@ func (m *Mesh) urgentLoop(ctx context.Context) error {
 func (m *Mesh) syncNow(ctx context.Context, p peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, syncTime)
 	defer cancel()
-	_, err := m.syncOnce(ctx, p)
+	_, _, err := m.syncOnce(ctx, p, nil)
 	return err
 }
 
-// tell exchanges with up to n connected members, all of them if n is 0.
-func (m *Mesh) tell(ctx context.Context, n int, sync func(context.Context, peer.ID) error) {
-	connected := m.Connected()
+// behind is the connected members that are not known to have all that this one has.
+func (m *Mesh) behind() []peer.ID {
+	m.mu.Lock()
+	arrivals := m.roster.Arrivals()
+	m.mu.Unlock()
+	return m.peers.behind(m.Connected(), arrivals)
+}
+
+// tell exchanges with up to n of some connected members, all of them if n is 0.
+func (m *Mesh) tell(ctx context.Context, connected []peer.ID, n int, sync func(context.Context, peer.ID) error) {
 	rand.Shuffle(len(connected), func(i, j int) { connected[i], connected[j] = connected[j], connected[i] })
 	if n > 0 {
 		connected = connected[:min(n, len(connected))]

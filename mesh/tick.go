@@ -32,6 +32,7 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 			m.warnOverused(overused)
 			m.renew(now)
 			m.countZips(ctx)
+			m.routeAll()
 			standing = m.warnStanding(standing)
 		}
 		if now.Sub(pinged) >= pingEvery {

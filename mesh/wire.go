@@ -19,10 +19,11 @@ const (
 	maxHello    = 64 << 10 // helloOpen, joinOpen, joinProof
 	maxWelcome  = 64 << 10 // joinOffer, joinWelcome
 	maxReply    = maxWelcome + member.MaxRotation
-	maxSyncHave = 1 << 20 // syncOpen, syncHave
-	maxSyncGive = 2 << 20 // syncGive
-	giveBudget  = 1 << 20 // bytes of statements in one syncGive
-	maxGiven    = 8192    // elements in any list of a message
+	maxSyncHave = 1 << 20  // syncOpen, syncHave
+	maxSyncGive = 2 << 20  // syncGive
+	giveBudget  = 1 << 20  // bytes of statements in one syncGive
+	freshBudget = 32 << 10 // bytes of statements in one syncOpen
+	maxGiven    = 8192     // elements in any list of a message
 
 	helloTime = 10 * time.Second // hello or join, from first to last byte
 	syncTime  = 30 * time.Second
@@ -30,7 +31,7 @@ const (
 
 // Addresses of members that are told along with statements.
 const (
-	maxHints     = 32  // members in one message that are told, see peerBook.hints
+	maxHints     = 128 // members in one message that are told, and asked for; see peerBook.news
 	heardHints   = 512 // members in one message that are taken
 	maxHintAddrs = 8   // addresses of one member
 	maxHintAddr  = 256 // bytes of one multiaddr
@@ -132,6 +133,9 @@ type syncOpen struct {
 	Hints []member.Hint `cbor:"2,keyasint,omitempty"`
 	Zips  *uint32       `cbor:"3,keyasint,omitempty"` // that the sender announces
 	Time  int64         `cbor:"4,keyasint,omitempty"` // there, in seconds since 1970
+	// Fresh is what has entered the roster since the two last had the same.
+	Fresh   []member.Statement `cbor:"5,keyasint,omitempty"`
+	Missing []member.Key       `cbor:"6,keyasint,omitempty"` // whose addresses are wanted
 }
 
 type syncHave struct {
@@ -140,6 +144,8 @@ type syncHave struct {
 	Hints []member.Hint `cbor:"3,keyasint,omitempty"`
 	Zips  *uint32       `cbor:"4,keyasint,omitempty"` // that the sender announces
 	Time  int64         `cbor:"5,keyasint,omitempty"` // there, in seconds since 1970
+	// Missing is whose addresses are wanted, in another exchange.
+	Missing []member.Key `cbor:"6,keyasint,omitempty"`
 }
 
 type syncGive struct {

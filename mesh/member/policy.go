@@ -125,7 +125,7 @@ func (r *Roster) AddPolicy(p *Policy) (bool, error) {
 		delete(next, sorted[maxPolicies].By)
 	}
 	r.policies = next
-	r.sum = nil
+	r.arrived(Statement{Policy: p.raw})
 	return true, nil
 }
 

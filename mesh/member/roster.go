@@ -38,6 +38,8 @@ type Roster struct {
 	revocations   map[ID]*Revocation
 	policies      map[Key]*Policy // by author
 	sum           *ID             // of the set as it is; nil until somebody asks
+	newest        []Statement     // in the order in which they came
+	arrivals      uint64          // how many came, with those that newest has lost
 }
 
 // subject keeps apart what a key is as a node and as the bearer of an invitation.
@@ -85,8 +87,11 @@ func (r *Roster) AddCredential(c *Credential, now time.Time) (bool, error) {
 	slices.SortFunc(next, newestFirst)
 	next = next[:min(len(next), maxPerSubject)]
 	r.credentials[c.subject()] = next
-	r.sum = nil
-	return slices.Contains(next, c), nil
+	if !slices.Contains(next, c) {
+		return false, nil
+	}
+	r.arrived(Statement{Credential: c.raw})
+	return true, nil
 }
 
 func newestFirst(a, b *Credential) int {
@@ -130,7 +135,7 @@ func (r *Roster) AddRevocation(v *Revocation, now time.Time) (bool, error) {
 		return false, fmt.Errorf("revocation of %s: %w: %d revocations", v.Target, ErrFull, MaxRevocations)
 	}
 	r.revocations[v.id] = v
-	r.sum = nil
+	r.arrived(Statement{Revocation: v.raw})
 	return true, nil
 }
 
@@ -378,7 +383,10 @@ func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (b
 
 // Clone returns a roster of its own with the same statements.
 func (r *Roster) Clone() *Roster {
-	return &Roster{r.mesh, r.founder, maps.Clone(r.credentials), maps.Clone(r.revocations), maps.Clone(r.policies), r.sum}
+	c := *r
+	c.credentials, c.revocations, c.policies = maps.Clone(r.credentials), maps.Clone(r.revocations), maps.Clone(r.policies)
+	c.newest = slices.Clip(r.newest)
+	return &c
 }
 
 // Len is the number of statements.
