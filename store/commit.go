@@ -86,11 +86,12 @@ type commit struct {
 
 // prepare makes the layout. It runs outside of the writer, for a large zip has
 // many files: they are referenced, so none can go away; and one that is
-// quarantined meanwhile is found by whoever opens the zip.
+// quarantined meanwhile is found by whoever opens the zip. A header that is newer than
+// the transaction, and another stream, came with a newer epoch: then apply refuses.
 func (c *commit) prepare(zip *Staged) error {
 	c.zip = zip
 	return c.s.view(func(txn *badger.Txn) error {
-		l, err := makeLayout(txn, zip.files)
+		l, err := makeLayout(txn, zip.files, c.s.recentFile)
 		if err != nil {
 			return err
 		}
@@ -103,15 +104,15 @@ func (c *commit) prepare(zip *Staged) error {
 	})
 }
 
-// makeLayout looks up the streams of files, all of which must be held.
-func makeLayout(txn *badger.Txn, files []verify.File) (layout, error) {
+// makeLayout looks up the streams of files with head, all of which must be held.
+func makeLayout(txn *badger.Txn, files []verify.File, head func(*badger.Txn, verify.Digest) (fileHead, error)) (layout, error) {
 	l := layout{files: make([]stream, len(files))}
 	var err error
 	if l.epoch, err = getEpoch(txn); err != nil {
 		return l, err
 	}
 	for i, f := range files {
-		h, err := getFile(txn, f.Sum)
+		h, err := head(txn, f.Sum)
 		if err == nil && !h.present() {
 			err = ErrIncomplete
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -23,11 +24,11 @@ func (s *Store) PutRaw(ctx context.Context, f RawFile, r io.Reader) error {
 	if err := f.Check(); err != nil {
 		return err
 	}
-	h, err := s.head(f.Sum)
+	wanted, err := s.wanted(f.Sum)
 	if err != nil {
 		return fmt.Errorf("put file %s: %w", f.Sum, err)
 	}
-	if h.present() {
+	if !wanted {
 		return nil
 	}
 	if f.CompressedSize > chunkSize {
@@ -292,7 +293,9 @@ func (s *Store) OpenRaw(sum verify.Digest) (RawFile, io.ReadCloser, error) {
 		return RawFile{}, nil, fmt.Errorf("file %s: %w", sum, err)
 	}
 	f := h.stream()
-	return h.raw, &rawReader{snap, chunkReader{f: f, chunk: func(i uint32, buf []byte) ([]byte, error) { return snap.chunk(f, i, buf) }}}, nil
+	r := &rawReader{snap, chunkReader{f: f, buf: *chunkBuffers.Get().(*[]byte)}}
+	r.chunk = func(i uint32, buf []byte) ([]byte, error) { return snap.chunk(f, i, buf) }
+	return h.raw, r, nil
 }
 
 func (p *snapshot) head(sum verify.Digest) (fileHead, error) {
@@ -311,8 +314,17 @@ type rawReader struct {
 
 func (r *rawReader) Close() error {
 	r.snap.close()
+	if r.buf != nil {
+		buf := r.buf[:0]
+		r.buf, r.left = nil, nil
+		chunkBuffers.Put(&buf)
+	}
 	return nil
 }
+
+// chunkBuffers is memory of closed readers for the next ones: most streams are small,
+// and an office reads thousands in a second.
+var chunkBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // chunkReader reads a stream chunk by chunk.
 type chunkReader struct {
@@ -330,20 +342,43 @@ func newChunkReader(txn *badger.Txn, f stream) *chunkReader {
 }
 
 func (r *chunkReader) Read(p []byte) (int, error) {
-	for len(r.left) == 0 {
-		if r.next == chunks(r.f.CompressedSize) {
-			return 0, io.EOF
-		}
-		var err error
-		if r.buf, err = r.chunk(r.next, r.buf); err != nil {
-			return 0, err
-		}
-		r.left = r.buf
-		r.next++
+	if err := r.fill(); err != nil {
+		return 0, err
 	}
 	n := copy(p, r.left)
 	r.left = r.left[n:]
 	return n, nil
+}
+
+// fill reads the next chunk if nothing is left of the last one.
+func (r *chunkReader) fill() (err error) {
+	for len(r.left) == 0 {
+		if r.next == chunks(r.f.CompressedSize) {
+			return io.EOF
+		}
+		if r.buf, err = r.chunk(r.next, r.buf); err != nil {
+			return err
+		}
+		r.left = r.buf
+		r.next++
+	}
+	return nil
+}
+
+// WriteTo implements io.WriterTo.
+func (r *chunkReader) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		if err := r.fill(); err == io.EOF {
+			return total, nil
+		} else if err != nil {
+			return total, err
+		}
+		n, err := w.Write(r.left)
+		total, r.left = total+int64(n), r.left[n:]
+		if err != nil {
+			return total, err
+		}
+	}
 }
 
 // chunk reads chunk i of a file into buf, which it may replace. A chunk that is

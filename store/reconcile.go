@@ -306,7 +306,7 @@ func zipSize(txn *badger.Txn, root verify.Digest) int64 {
 		return 0
 	}
 	files := modzip.Sums(l)
-	lay, err := makeLayout(txn, files)
+	lay, err := makeLayout(txn, files, getFile)
 	if err != nil {
 		return 0
 	}

@@ -323,7 +323,7 @@ func (st *Staged) Missing() ([]verify.File, error) {
 	var missing []verify.File
 	err := st.s.view(func(txn *badger.Txn) error {
 		for _, f := range st.files {
-			h, err := getFile(txn, f.Sum)
+			h, err := st.s.recentFile(txn, f.Sum)
 			if err != nil {
 				return fmt.Errorf("file %.300q: %w", f.Name, err)
 			}
@@ -343,7 +343,7 @@ func (st *Staged) Size() (int64, error) {
 	err := st.s.view(func(txn *badger.Txn) error {
 		sizes := make(map[verify.Digest]int64, len(st.files))
 		for _, f := range st.files {
-			h, err := getFile(txn, f.Sum)
+			h, err := st.s.recentFile(txn, f.Sum)
 			if err == nil && !h.present() {
 				err = ErrIncomplete
 			}

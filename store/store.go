@@ -105,6 +105,7 @@ type Store struct {
 	wake       chan struct{}                   // tells Run that heal is not empty
 
 	cache  *cache
+	heads  *heads
 	hot    *hot
 	upkeep upkeep
 }
@@ -128,7 +129,7 @@ func newStore(dir, data string, o Options) *Store {
 		reclaiming: make(chan struct{}, 1), closing: make(chan struct{}), drained: make(chan struct{}), wake: make(chan struct{}, 1),
 		snapshots: make(map[*snapshot]struct{}), stages: make(map[verify.Digest]*stage),
 		filling: make(map[verify.Digest]chan struct{}), spooled: semaphore.NewWeighted(maxSpoolBytes), bad: make(map[verify.Digest]struct{}),
-		reads: make(map[verify.Digest]int64), cache: newCache(), failed: failure{ch: make(chan struct{})},
+		reads: make(map[verify.Digest]int64), cache: newCache(), heads: newHeads(), failed: failure{ch: make(chan struct{})},
 		hot: newHot(filepath.Join(dir, spoolName), o.Clock),
 	}
 	s.SetLimits(o.MaxSize, o.MaxAge)

@@ -40,11 +40,12 @@ type tx struct {
 	txn     *badger.Txn
 	acct    Accounting
 	epoch   uint64
-	number  uint64   // of the newest stream
-	arrival uint64   // the latest time in the index of arrivals
-	after   []func() // run once the transaction is committed
-	logged  int      // bytes that went to the value log
-	last    []byte   // key of the last value that did
+	number  uint64                     // of the newest stream
+	arrival uint64                     // the latest time in the index of arrivals
+	after   []func()                   // run once the transaction is committed
+	logged  int                        // bytes that went to the value log
+	last    []byte                     // key of the last value that did
+	heads   map[verify.Digest]fileHead // headers that change; without references they are gone, or unknown
 }
 
 func (t *tx) get(k []byte) ([]byte, error) { return getValue(t.txn, k) }
@@ -56,7 +57,21 @@ func (t *tx) set(k, value []byte) error {
 	if len(value) >= valueThreshold {
 		t.logged, t.last = t.logged+len(value), k
 	}
+	t.unknow(k)
 	return t.txn.Set(k, seal(k, value))
+}
+
+// unknow notes that the value of k changes, if it is a file's header.
+func (t *tx) unknow(k []byte) {
+	if k[0] != spaceFile {
+		return
+	}
+	if sum, err := parseDigest(k); err == nil {
+		if t.heads == nil {
+			t.heads = make(map[verify.Digest]fileHead)
+		}
+		t.heads[sum] = fileHead{}
+	}
 }
 
 // del deletes a key. A zip that is not held any more leaves memory with it.
@@ -66,10 +81,18 @@ func (t *tx) del(k []byte) error {
 			t.after = append(t.after, func() { t.s.forgetZip(root) })
 		}
 	}
+	t.unknow(k)
 	return t.txn.Delete(k)
 }
 
-func (t *tx) file(sum verify.Digest) (fileHead, error) { return getFile(t.txn, sum) }
+func (t *tx) file(sum verify.Digest) (fileHead, error) {
+	if h, ok := t.heads[sum]; ok && h.refs > 0 {
+		return h, nil
+	} else if ok {
+		return getFile(t.txn, sum)
+	}
+	return t.s.recentFile(t.txn, sum)
+}
 
 // setFile replaces a file's header and keeps the accounting. A header without
 // references is deleted; its chunks are the caller's.
@@ -80,7 +103,11 @@ func (t *tx) setFile(old, h fileHead) error {
 	if h.refs == 0 {
 		return t.del(k)
 	}
-	return t.set(k, h.encode())
+	if err := t.set(k, h.encode()); err != nil {
+		return err
+	}
+	t.heads[h.raw.Sum] = h
+	return nil
 }
 
 // do hands w to the writer and waits for its end. When ctx ends first the change
@@ -192,12 +219,14 @@ func (s *Store) apply(batch []*write) error {
 			return err
 		}
 	}
+	s.heads.forget(t.heads)
 	if err := t.txn.Commit(); err != nil {
 		// Badger may have lost its memtable or log: nothing after this is safe, not
 		// even reading.
 		s.broken.Store(true)
 		return s.failed.set(fmt.Errorf("write: %w: %w", err, ErrFailed))
 	}
+	s.heads.remember(t.heads)
 	s.acct = t.acct
 	s.arrival, s.number = t.arrival, t.number
 	s.epoch.Store(t.epoch)

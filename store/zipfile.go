@@ -138,7 +138,7 @@ func (s *Store) zipIndex(snap *snapshot, root verify.Digest, dropped int64) (*zi
 	l, err := decodeLayout(files, v)
 	stale := err != nil || l.epoch != epoch
 	if stale { // damage of a layout costs nothing: it repeats what the files say
-		if l, err = makeLayout(snap.txn, files); err != nil {
+		if l, err = makeLayout(snap.txn, files, getFile); err != nil {
 			return nil, err
 		}
 	}
