@@ -21,6 +21,12 @@ import (
 var binary process.Binary
 
 func TestMain(m *testing.M) {
+	if to := os.Getenv(floodVariable); to != "" {
+		if err := runFlood(to); err != nil {
+			panic(err)
+		}
+		return
+	}
 	dir, err := os.MkdirTemp("", "meshproxy-test-")
 	if err != nil {
 		panic(err)
