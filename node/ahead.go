@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/mesh/exchange"
@@ -266,10 +267,17 @@ func (n *Node) readAhead() {
 		if !n.foreseen.begin(name, signed.Record.Size) {
 			continue
 		}
-		started := n.arrivals.begin(name.String(), zipLimit, func(ctx context.Context, publish func(any)) (origin, error) {
+		var span trace.Span
+		start := func() trace.SpanContext {
+			_, span = n.own(context.Background(), "ahead", name.String())
+			return span.SpanContext()
+		}
+		started := n.arrivals.begin(name.String(), zipLimit, start, func(ctx context.Context, publish func(any)) (origin, error) {
 			defer n.readAhead()
 			defer n.foreseen.end(name)
-			return n.obtainAhead(ctx, name, publish)
+			from, err := n.obtainAhead(trace.ContextWithSpan(ctx, span), name, publish)
+			sourced(span, from, err)
+			return from, err
 		})
 		if !started { // a client was faster
 			n.foreseen.end(name)

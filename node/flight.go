@@ -38,7 +38,7 @@ type flights[T any] struct {
 }
 
 type flight[T any] struct {
-	of    trace.SpanContext // of the request that started the work
+	of    trace.SpanContext // of the request that started the work, or of the work itself
 	early chan any          // holds what the work published before its end, if it did
 	done  chan struct{}     // closed when value and err are set
 	value T
@@ -125,15 +125,16 @@ func (f *flights[T]) join(key string, limit time.Duration, of trace.SpanContext,
 }
 
 // begin starts work for a key that nobody waits for yet. It reports whether it did:
-// not while there is such work already, or a failure is remembered.
-func (f *flights[T]) begin(key string, limit time.Duration, work work[T]) bool {
+// not while there is such work already, or a failure is remembered. of is called if
+// it does, for the trace that requests are linked to which come to wait.
+func (f *flights[T]) begin(key string, limit time.Duration, of func() trace.SpanContext, work work[T]) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	past, failed := f.failed[key]
 	if f.closed || f.flying[key] != nil || failed && time.Now().Before(past.until) {
 		return false
 	}
-	fl := &flight[T]{done: make(chan struct{}), early: make(chan any, 1)}
+	fl := &flight[T]{of: of(), done: make(chan struct{}), early: make(chan any, 1)}
 	f.flying[key] = fl
 	f.running.Go(func() { f.fly(key, fl, limit, work) })
 	return true

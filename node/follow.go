@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/mod/module"
 	"golang.org/x/sync/errgroup"
 
@@ -101,7 +102,10 @@ func (n *Node) follow(ctx context.Context, a attempt) {
 	if len(names) == 0 {
 		return
 	}
+	ctx, span := n.own(ctx, "follow", names[0].String())
+	span.SetAttributes(attribute.Int("meshproxy.names", len(names)))
 	reply, err := n.exchange().Records(ctx, names, exchange.RecordsOptions{})
+	ended(span, err)
 	if err != nil {
 		n.log.Debug("records that were to come along were not had", "files", len(names), "err", err)
 		return

@@ -149,7 +149,10 @@ func (n *Node) push(ctx context.Context, batch []*verify.Signed) {
 		return
 	}
 	held := func(s *verify.Signed) bool { return n.has(s.Record.Name) }
+	ctx, span := n.own(ctx, "push", batch[0].Record.Name.String())
+	span.SetAttributes(attribute.Int("meshproxy.names", len(batch)))
 	results, err := n.exchange().Push(ctx, batch, held)
+	ended(span, err)
 	if err != nil {
 		n.log.Debug("not every home peer was told", "records", len(batch), "err", err)
 	}

@@ -82,8 +82,10 @@ func (h holdings) Obtain(ctx context.Context, s *verify.Signed, holders []peer.I
 	if limit, _ := h.n.store.Limits(); limit > 0 && h.n.store.Accounting().FileBytes+s.Record.Size > limit/10*9 {
 		return errNoRoom
 	}
+	ctx, span := h.n.own(ctx, "copy", s.Record.Name.String())
 	e := errand{Node: h.n, name: s.Record.Name, class: exchange.Background}
-	_, err := e.pull(ctx, s, holders)
+	from, err := e.pull(ctx, s, holders)
+	sourced(span, from, err)
 	return err
 }
 

@@ -45,6 +45,15 @@ func (n *Node) part(ctx context.Context, name, what string) (context.Context, tr
 	return t.Start(ctx, name, trace.WithAttributes(attribute.String("meshproxy.what", what)))
 }
 
+// own is part for work that no client waits for: it is a trace by itself.
+func (n *Node) own(ctx context.Context, name, what string) (context.Context, trace.Span) {
+	t := n.tracer()
+	if t == nil {
+		return ctx, trace.SpanFromContext(context.Background())
+	}
+	return t.Start(ctx, name, trace.WithNewRoot(), trace.WithAttributes(attribute.String("meshproxy.what", what)))
+}
+
 // ended ends a span with what came of its work.
 func ended(span trace.Span, err error) {
 	if err != nil {

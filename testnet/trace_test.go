@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"golang.org/x/mod/module"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshproxy/meshproxy/node"
@@ -79,26 +81,49 @@ func (r *receiver) take(req *http.Request) error {
 // of returns the spans of a trace by "office: name", once those wanted are there.
 func (r *receiver) of(t *testing.T, traceID string, wanted ...string) map[string]*tracepb.Span {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		got := r.named(traceID)
-		missing := ""
-		for _, name := range wanted {
-			if got[name] == nil {
-				missing = name
-			}
+	var got map[string]*tracepb.Span
+	soon(t, fmt.Sprintf("spans %q in trace %s", wanted, traceID), func() bool {
+		got = r.named(traceID)
+		return hasAll(got, wanted)
+	})
+	return got
+}
+
+func hasAll(spans map[string]*tracepb.Span, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(name string) bool { return spans[name] == nil })
+}
+
+// soon waits until something is there.
+func soon(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !there(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not there: %s", what)
 		}
-		if missing == "" {
-			return got
-		}
-		if time.Now().After(deadline) {
-			for name := range got {
-				t.Logf("there is %s", name)
-			}
-			t.Fatalf("no span %q in trace %s", missing, traceID)
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// trace returns the spans of some trace that has all of those wanted, once there is one.
+func (r *receiver) trace(t *testing.T, wanted ...string) (spans map[string]*tracepb.Span) {
+	t.Helper()
+	soon(t, fmt.Sprintf("a trace with %q", wanted), func() bool {
+		r.mu.Lock()
+		ids := map[string]bool{}
+		for _, s := range r.spans {
+			if spanAttr(s, "meshproxy.office")+": "+s.Name == wanted[0] {
+				ids[hex.EncodeToString(s.TraceId)] = true
+			}
+		}
+		r.mu.Unlock()
+		for id := range ids {
+			spans = r.named(id)
+			if hasAll(spans, wanted) {
+				return true
+			}
+		}
+		return false
+	})
+	return spans
 }
 
 func (r *receiver) named(traceID string) map[string]*tracepb.Span {
@@ -276,6 +301,54 @@ func TestOneTraceFromTheClientToThePeer(t *testing.T) {
 		}
 		spans := o.receiver.of(t, traceID, "oslo: GET list", "oslo: refresh", "oslo: claim", "oslo: fetch")
 		wantParents(t, spans, map[string]string{"oslo: refresh": "oslo: GET list", "oslo: claim": "oslo: refresh", "oslo: fetch": "oslo: refresh"})
+	})
+	o.unasked(t, a, b)
+}
+
+// workFrom is the first of the modules that the work without a client is about.
+const workFrom = traceModules / 2
+
+// unasked looks for the traces of what no client waits for: telling home peers,
+// copies, and what is read ahead.
+func (o *tracedOffices) unasked(t *testing.T, lima, oslo *Office) {
+	rome := o.Join("rome", lima, o.traced(node.Config{Sharing: node.Sharing{Replicas: 2}}))
+	o.Settle()
+	for i := workFrom; i < traceModules; i++ { // oslo is the nearer one to some of them, and makes no copies
+		if status := o.get(lima, zipPath(i), "", nil); status != http.StatusOK {
+			t.Fatalf("status %d", status)
+		}
+	}
+	t.Run("news", func(t *testing.T) {
+		spans := o.receiver.trace(t, "lima: push", "lima: ask push")
+		wantParents(t, spans, map[string]string{"lima: ask push": "lima: push"})
+	})
+	t.Run("a copy", func(t *testing.T) {
+		spans := o.receiver.trace(t, "rome: copy", "rome: pull", "rome: ask files", "lima: answer files")
+		wantParents(t, spans, map[string]string{"rome: pull": "rome: copy", "rome: ask files": "rome: pull", "lima: answer files": "rome: ask files"})
+	})
+	rome.Stop()
+	t.Run("what a client will ask for", func(t *testing.T) {
+		for i := workFrom; i < traceModules; i++ {
+			m := module.Version{Path: fmt.Sprintf("example.test/m%d", i), Version: "v1.0.0"}
+			soon(t, "the record of a zip", func() bool {
+				why, err := oslo.Node().Why(t.Context(), m)
+				return err == nil && slices.ContainsFunc(why.Files, func(f node.WhyFile) bool { return f.File == "zip" })
+			})
+			if status := o.get(oslo, strings.TrimSuffix(zipPath(i), "zip")+"info", "", nil); status != http.StatusOK {
+				t.Fatalf("status %d", status)
+			}
+		}
+		traceID, _, parent := clientTrace(2000)
+		for i := workFrom; i < traceModules; i++ {
+			if status := o.get(oslo, zipPath(i), parent, nil); status != http.StatusOK {
+				t.Fatalf("status %d", status)
+			}
+		}
+		spans := o.receiver.trace(t, "oslo: ahead", "oslo: pull", "oslo: ask files", "lima: answer files")
+		wantParents(t, spans, map[string]string{"oslo: pull": "oslo: ahead", "oslo: ask files": "oslo: pull", "lima: answer files": "oslo: ask files"})
+		if hex.EncodeToString(spans["oslo: ahead"].TraceId) == traceID {
+			t.Error("what is read ahead counts as a part of one request")
+		}
 	})
 }
 
