@@ -23,14 +23,16 @@ func newHolderTable() *holderTable {
 	return &holderTable{held: map[verify.Digest][]peer.ID{}}
 }
 
-// add notes p as a holder, the newest first; the oldest above maxHolders goes.
-func (t *holderTable) add(root verify.Digest, p peer.ID) {
+// add notes p as a holder, the newest first; the oldest above maxHolders goes. It
+// reports whether p was not known as one.
+func (t *holderTable) add(root verify.Digest, p peer.ID) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ids := t.held[root]
 	if len(ids) > 0 && ids[0] == p {
-		return
+		return false
 	}
+	news = !slices.Contains(ids, p)
 	if ids == nil && len(t.held) >= maxHeldRoots {
 		for other := range t.held { // any one: the table is a hint
 			delete(t.held, other)
@@ -39,6 +41,7 @@ func (t *holderTable) add(root verify.Digest, p peer.ID) {
 	}
 	ids = slices.DeleteFunc(slices.Clone(ids), func(q peer.ID) bool { return q == p })
 	t.held[root] = slices.Insert(ids[:min(len(ids), maxHolders-1)], 0, p)
+	return news
 }
 
 // drop notes that p does not hold root after all.

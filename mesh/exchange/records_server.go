@@ -40,8 +40,10 @@ func (x *Exchange) answerRecords(ctx context.Context, from peer.ID, l *link) err
 		if err != nil {
 			return err
 		}
-		if req.Holding && s != nil && s.Record.Name.Kind == verify.Zip {
-			x.holders.add(s.Record.Digest, from)
+		if req.Holding && s != nil && s.Record.Name.Kind == verify.Zip && x.holders.add(s.Record.Digest, from) {
+			// Who tells a keeper that it holds a zip may be the only one left, and the
+			// keeper may have looked before it knew whom to copy from.
+			x.repair.arrived(s.Record.Name)
 		}
 	}
 	end := recordsEntry{End: true}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -67,7 +68,8 @@ func (r repairSignals) changed() {
 	}
 }
 
-// arrived says that a record of a zip came from the member that holds it.
+// arrived says that a zip is to be looked at: its record came, or a member said that
+// it holds it, of which that was not known.
 func (r repairSignals) arrived(n verify.Name) {
 	select {
 	case r.names <- n:
@@ -94,7 +96,9 @@ type repairer struct {
 // it is one of the nearest to have them, under a claim, so that two that see the same
 // loss make one copy. Members that come and go within Settle move nothing, and each
 // node starts at a random moment after that; in a mesh so large that some member
-// always comes or goes, it starts after maxSettles times Settle.
+// always comes or goes, it starts after maxSettles times Settle. Looks come in any
+// order, so who learns after its own of a record, or of a member that holds a zip,
+// looks at that zip again, soon.
 func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 	if o.Holdings == nil {
 		return errors.New("repair: Holdings is missing")
@@ -107,7 +111,7 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 	defer look.Stop()
 	var restless time.Time // since when members come and go; zero is since no time
 	var soon <-chan time.Time
-	var arrived []verify.Name
+	arrived := map[verify.Name]struct{}{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,15 +124,15 @@ func (x *Exchange) Repair(ctx context.Context, o RepairOptions) error {
 			left := max(maxSettles*o.Settle-time.Since(restless), 0)
 			look.Reset(min(o.Settle, left) + jitter(o.Settle))
 		case n := <-x.repair.names:
-			arrived = append(arrived, n)
+			arrived[n] = struct{}{} // several may say so at once
 			if soon == nil {
 				soon = time.After(o.Soon + jitter(o.Soon))
 			}
 			continue
 		case <-soon:
 			soon = nil
-			r.some(ctx, arrived, false)
-			arrived = nil
+			r.some(ctx, slices.Collect(maps.Keys(arrived)), false)
+			clear(arrived)
 		case <-look.C:
 			restless = time.Time{}
 			if err := r.all(ctx); err != nil && ctx.Err() == nil {

@@ -43,19 +43,21 @@ func (h holdings) Obtain(ctx context.Context, s *verify.Signed, holders []peer.I
 
 // repairing runs repair on every office until the test ends.
 func (w *world) repairing(of func(verify.Name) *release) *atomic.Int32 {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
 	pulls := new(atomic.Int32)
 	for _, o := range w.offices {
-		wg.Go(func() {
-			o.x.Repair(ctx, RepairOptions{
-				Holdings: holdings{o, of, pulls}, Settle: 100 * time.Millisecond,
-				Soon: 20 * time.Millisecond, Every: time.Second,
-			})
-		})
+		o.repairing(holdings{o, of, pulls}, time.Second)
 	}
-	w.t.Cleanup(func() { cancel(); wg.Wait() })
 	return pulls
+}
+
+// repairing runs repair on one office until the test ends.
+func (o *office) repairing(h holdings, every time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		o.x.Repair(ctx, RepairOptions{Holdings: h, Settle: 100 * time.Millisecond, Soon: 20 * time.Millisecond, Every: every})
+	})
+	o.t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
 // holding returns the offices still up that hold a release.
@@ -142,6 +144,35 @@ func TestNewHomePeersAreTold(t *testing.T) {
 		got, err := w.offices[1].store.Record(s.Record.Name)
 		return err == nil && got.Record.Digest == s.Record.Digest
 	})
+}
+
+// TestAKeeperLooksAgainWhenItHearsWhoHoldsAZip has an office look at all that it has
+// records of while nobody is known to hold one of the zips. Who holds it says so only
+// afterwards, as in a mesh where it is not among those who are asked.
+func TestAKeeperLooksAgainWhenItHearsWhoHoldsAZip(t *testing.T) {
+	w := newWorld(t, 2)
+	holder, keeper := w.offices[0], w.offices[1]
+	late := newRelease(t, "example.test/late", "v1.0.0", sources(1, 3))
+	there := newRelease(t, "example.test/there", "v1.0.0", sources(2, 3))
+	of := func(n verify.Name) *release {
+		if n == late.name(verify.Zip) {
+			return late
+		}
+		return there
+	}
+	holder.admit(there)
+	for _, r := range []*release{late, there} {
+		if err := keeper.store.Commit(t.Context(), keeper.sign(r.name(verify.Zip), r.root, nil, r.size), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pulls := new(atomic.Int32)
+	keeper.repairing(holdings{keeper, of, pulls}, 24*time.Hour)
+	// It asked about both at once, so it has heard by then that nobody holds the other.
+	eventually(t, "what somebody holds is copied", func() bool { return keeper.store.HasZip(there.root) })
+	holder.admit(late)
+	holder.repairing(holdings{holder, of, pulls}, 24*time.Hour)
+	eventually(t, "what somebody turned out to hold is copied, too", func() bool { return keeper.store.HasZip(late.root) })
 }
 
 func TestTheLastCopiesAreNotDropped(t *testing.T) {

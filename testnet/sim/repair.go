@@ -68,11 +68,15 @@ func (w *World) replicas() int {
 // until every release that is left has its copies, or the time is over. If every
 // is not zero, another member is restarted that often meanwhile.
 func (w *World) MeasureRepair(releases []*Release, part float64, every, within time.Duration) (r Repaired, err error) {
-	r = Repaired{Members: len(w.members), Releases: len(releases), Replicas: w.replicas(), Every: every.Seconds()}
 	up := w.Up()
 	w.rng.Shuffle(len(up), func(i, j int) { up[i], up[j] = up[j], up[i] })
-	r.Lost = int(part * float64(len(up)))
-	lost, left := up[:r.Lost], up[r.Lost:]
+	return w.MeasureLoss(releases, up[:int(part*float64(len(up)))], every, within)
+}
+
+// MeasureLoss is MeasureRepair for the members named.
+func (w *World) MeasureLoss(releases []*Release, lost []*Member, every, within time.Duration) (r Repaired, err error) {
+	r = Repaired{Members: len(w.members), Releases: len(releases), Replicas: w.replicas(), Lost: len(lost), Every: every.Seconds()}
+	left := slices.DeleteFunc(w.Up(), func(m *Member) bool { return slices.Contains(lost, m) })
 	before, cpu, start := w.net.Counts(), processorTime(), time.Now()
 	pulled := w.pulled()
 	if err := w.Vanish(lost...); err != nil {

@@ -1,7 +1,11 @@
 package sim
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,6 +34,10 @@ func simulate(t *testing.T, cfg Config, releases int, run func(t *testing.T, w *
 		run(t, w, all)
 	})
 }
+
+// untilHourly is more than repair takes after a loss, and less than passes before it
+// looks at everything again.
+const untilHourly = 10 * time.Minute
 
 // limit is more simulated time than anything here takes.
 const limit = 5 * time.Minute
@@ -100,7 +108,7 @@ func TestAThirdVanishes(t *testing.T) {
 		if !w.Restore(all, 10*time.Minute) {
 			t.Fatal("releases do not have their copies ten minutes after their fetch")
 		}
-		r, err := w.MeasureRepair(all, 1.0/3, 0, time.Hour)
+		r, err := w.MeasureRepair(all, 1.0/3, 0, untilHourly)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,6 +122,50 @@ func TestAThirdVanishes(t *testing.T) {
 			t.Errorf("after a third of the members vanished, these cannot be had: %v", failed)
 		}
 	})
+}
+
+// TestHomePeersVanish takes away all home peers of some releases at once, and with
+// them everybody who knew that a member far from the release holds it. Those who are
+// at home then look in any order, and some before that member tells them.
+func TestHomePeersVanish(t *testing.T) {
+	for _, seed := range []uint64{6, 7, 8} {
+		t.Run(fmt.Sprintf("world %d", seed), func(t *testing.T) {
+			simulate(t, Config{Seed: seed, Members: members, Repair: true}, 40, func(t *testing.T, w *World, all []*Release) {
+				if err := w.Fill(t.Context(), all, verify.Zip); err != nil {
+					t.Fatal(err)
+				}
+				if !w.Restore(all, 10*time.Minute) {
+					t.Fatal("releases do not have their copies ten minutes after their fetch")
+				}
+				var lost []*Member
+				for _, r := range all {
+					if homes := w.nearest(r)[:3]; len(lost) < members/3 {
+						lost = append(lost, slices.DeleteFunc(homes, func(m *Member) bool { return slices.Contains(lost, m) })...)
+					}
+				}
+				r, err := w.MeasureLoss(all, lost, 0, untilHourly)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Lacking == 0 || !r.Done {
+					t.Errorf("of %d releases that lacked copies, %d still do after %.0f minutes", r.Lacking, r.Unrepaired, r.Took)
+				}
+			})
+		})
+	}
+}
+
+// nearest returns all members, those that are at home for a release first.
+func (w *World) nearest(r *Release) []*Member {
+	text := sha256.Sum256([]byte(r.Module.Path + "@" + r.Module.Version))
+	distance := func(m *Member) []byte {
+		d := sha256.Sum256([]byte(m.host.id))
+		for i := range d {
+			d[i] ^= text[i]
+		}
+		return d[:]
+	}
+	return slices.SortedFunc(slices.Values(w.members), func(a, b *Member) int { return bytes.Compare(distance(a), distance(b)) })
 }
 
 func TestAFetcherVanishes(t *testing.T) {
