@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
 )
 
@@ -55,6 +56,11 @@ func (s peerSide) OpenRaw(sum verify.Digest) (store.RawFile, io.ReadCloser, erro
 // PutRaw implements exchange.Backend.
 func (s peerSide) PutRaw(ctx context.Context, f store.RawFile, r io.Reader) error {
 	return s.n.store.PutRaw(ctx, f, r)
+}
+
+// PutContents implements exchange.Backend.
+func (s peerSide) PutContents(ctx context.Context, contents []modzip.Content) error {
+	return s.n.store.PutContents(ctx, contents)
 }
 
 // Accept implements exchange.Backend.

@@ -47,7 +47,7 @@ func (a adversary) takeOver(o *office) {
 	o.host.SetStreamHandler(FilesID, func(s network.Stream) {
 		o.x.start(func() {
 			defer context.AfterFunc(ctx, func() { s.Reset() })()
-			l := newLink(ctx, s, o.x.limits.of(o.id(), Client))
+			l := newLink(ctx, s, FilesID, o.x.limits.of(o.id(), Client))
 			l.patience = sendTimeout
 			err := a.serve(ctx, o, l)
 			if errors.Is(err, errHang) {

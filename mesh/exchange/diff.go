@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,10 +104,10 @@ func (x *Exchange) diff(ctx context.Context, sum, from verify.Digest) (*fileHead
 	if raw.Size > maxDiffed || raw.CompressedSize < minDiffed {
 		return nil, nil, nil
 	}
-	if err := x.diffs.Acquire(ctx, 1); err != nil {
+	if err := x.packing.Acquire(ctx, 1); err != nil {
 		return nil, nil, err
 	}
-	defer x.diffs.Release(1)
+	defer x.packing.Release(1)
 	dict, err := x.content(ctx, from)
 	if err != nil || len(dict) == 0 {
 		return nil, nil, ctx.Err()
@@ -182,16 +181,11 @@ func (s *source) applyDiff(i int, frame []byte, from verify.File, size uint64) {
 		s.reject(i, wire)
 		return
 	}
-	var raw modzip.Raw
-	var stream []byte
 	content, err := unpackFrame(frame, dict, size)
-	if err == nil {
-		raw, stream, err = modzip.Pack(t.sched.items[i].file.Sum, content)
-	} else {
+	if err != nil {
 		err = errors.Join(err, modzip.ErrBadFile)
-	}
-	if err == nil {
-		err = t.x.cfg.Backend.PutRaw(ctx, raw, bytes.NewReader(stream))
+	} else {
+		err = t.x.cfg.Backend.PutContents(ctx, []modzip.Content{{Sum: t.sched.items[i].file.Sum, Data: content}})
 	}
 	s.verdict(i, wire, err)
 }

@@ -73,8 +73,12 @@
 //	                          whether to tell what the answerer has by now;
 //	                          whether none of them shall be a difference
 //	answerer fileHead         if so: only that, before the files
-//	answerer fileHead         for each, in the order asked: index, method, CRC-32,
-//	                          both sizes; or Missing
+//	answerer fileHead         of a bundle, any number of times and if the asker's
+//	                          filesOpen says that it takes such: lines and sizes
+//	                          of maxBundled small files of those asked for
+//	answerer                  one zstd frame with the contents of these
+//	answerer fileHead         for each of the others, in the order asked: index,
+//	                          method, CRC-32, both sizes; or Missing
 //	answerer                  the raw stream from the offset on, CompressedSize
 //	                          minus offset bytes; or, if the head names a line of
 //	                          the base's listing, a zstd frame whose dictionary is
@@ -89,8 +93,9 @@
 // is one that both have. Neither of the two is larger than maxDiffed, and the frame is
 // shorter than the raw stream would be. An asker that has lost the other file asks
 // again for the whole; a frame that does not make the file that the listing names is a
-// lie of whoever sent it. The asker keeps what it makes of the frame as a DEFLATE
-// stream of its own.
+// lie of whoever sent it. So is a bundle in which one file is not what it should be,
+// and nothing of it is kept. The asker keeps what it makes of frames as DEFLATE streams
+// of its own.
 //
 // What an answerer has is all, or a set of lines while it is fetching itself. Those
 // who fetch a release at the same time are named to each other, maxHolders at a time,

@@ -17,7 +17,7 @@ func sayWait(o *office, reply func() claimReply, probed func() claimReply) {
 	o.host.SetStreamHandler(ClaimID, func(s network.Stream) {
 		o.x.start(func() {
 			defer s.Reset()
-			l := newLink(ctx, s, o.x.limits.of(o.id(), Client))
+			l := newLink(ctx, s, ClaimID, o.x.limits.of(o.id(), Client))
 			var req claimRequest
 			if l.recv(&req, maxRequest) != nil {
 				return

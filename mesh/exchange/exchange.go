@@ -70,6 +70,9 @@ type Backend interface {
 	// returns, if it is what f says; modzip.ErrBadFile says that it is not. It
 	// reads no more than f.CompressedSize bytes.
 	PutRaw(ctx context.Context, f modzip.Raw, r io.Reader) error
+	// PutContents keeps files, durably when it returns, if each has the SHA-256 that
+	// its sum says; else it is modzip.ErrBadFile, and none is kept.
+	PutContents(ctx context.Context, contents []modzip.Content) error
 	// Accept is this node's door for a record that a peer handed over: it checks
 	// who vouches for it and keeps it, or says why not. A *store.ConflictError
 	// says that another digest was there first.
@@ -131,7 +134,7 @@ type Exchange struct {
 	notify  *network.NotifyBundle
 	repair  repairSignals
 	drops   drops
-	diffs   *semaphore.Weighted // differences that are made at the same time
+	packing *semaphore.Weighted // frames of files that are made at the same time
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -164,7 +167,7 @@ func New(cfg Config) *Exchange {
 		leases:  newLeaseTable(),
 		repair:  newRepairSignals(),
 		drops:   drops{until: map[verify.Digest]time.Time{}},
-		diffs:   semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		packing: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.metrics = newMetrics(cfg.Metrics, x)

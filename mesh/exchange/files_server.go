@@ -16,6 +16,13 @@ import (
 // wantTimeout is how long an asker may think between two requests for files.
 const wantTimeout = 30 * time.Second
 
+// given is the release that a stream is about, and how its files may travel.
+type given struct {
+	listing verify.Listing
+	base    *base // nil: not as differences
+	bundles bool
+}
+
 // answerFiles is the answerer's side of FilesID.
 func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error {
 	var open filesOpen
@@ -39,8 +46,8 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 		return l.send(&filesOpened{Status: filesAbsent}, maxOpen)
 	}
 	defer x.crowd.enter(root, from)()
-	base, err := x.sendOpened(l, from, &open, root, text)
-	if err != nil {
+	given := &given{listing: listing, bundles: open.Bundles}
+	if given.base, err = x.sendOpened(l, from, &open, root, text); err != nil {
 		return err
 	}
 	l.idle, l.patience = wantTimeout, sendTimeout
@@ -62,7 +69,7 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 				return err
 			}
 		}
-		if err := x.sendFiles(ctx, l, listing, base, &want); err != nil {
+		if err := x.sendFiles(ctx, l, given, &want); err != nil {
 			return err
 		}
 	}
@@ -131,33 +138,43 @@ func (x *Exchange) commonBase(p peer.ID, bases [][]byte) (root, text []byte) {
 	return nil, nil
 }
 
-func (x *Exchange) sendFiles(ctx context.Context, l *link, listing verify.Listing, base *base, want *filesWant) error {
+// sendFiles answers one request: the small ones of its files in bundles, if the asker
+// takes such, then the others in their order.
+func (x *Exchange) sendFiles(ctx context.Context, l *link, given *given, want *filesWant) error {
 	if len(want.Files) > maxWant {
 		return fmt.Errorf("%d files in a request: at most %d allowed", len(want.Files), maxWant)
 	}
-	for n, line := range want.Files {
-		if uint64(line) >= uint64(len(listing.Files)) {
-			return fmt.Errorf("line %d of a listing with %d", line, len(listing.Files))
+	for _, line := range want.Files {
+		if uint64(line) >= uint64(len(given.listing.Files)) {
+			return fmt.Errorf("line %d of a listing with %d", line, len(given.listing.Files))
 		}
-		offset := uint64(0)
-		if n == 0 {
-			offset = want.Offset
+	}
+	lines := want.Files
+	if given.bundles && want.Offset == 0 {
+		var err error
+		if lines, err = x.sendBundles(ctx, l, given, lines); err != nil {
+			return err
 		}
-		diff := false
-		if base != nil && offset == 0 && !want.Whole {
+	}
+	offset := want.Offset
+	for _, line := range lines {
+		f := given.listing.Files[line]
+		sent := false
+		if given.base != nil && offset == 0 && !want.Whole {
 			var err error
-			if diff, err = x.sendDiff(ctx, l, line, listing.Files[line], base); err != nil {
+			if sent, err = x.sendDiff(ctx, l, line, f, given.base); err != nil {
 				return err
 			}
 		}
-		if !diff {
-			if err := x.sendFile(l, line, listing.Files[line].Sum, offset); err != nil {
+		if !sent {
+			if err := x.sendFile(l, line, f.Sum, offset); err != nil {
 				return err
 			}
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		offset = 0
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (o *bird) count() {
 		g := &gate{perPeer: p.peer, total: p.total, open: map[peer.ID]int{}}
 		o.host.SetStreamHandler(p.id, func(s network.Stream) {
 			o.flock.asked.Add(1)
-			if !o.x.start(func() { o.x.handle(g, s, p.answer) }) {
+			if !o.x.start(func() { o.x.handle(g, s, p.id, p.answer) }) {
 				s.Reset()
 			}
 		})
@@ -124,6 +124,8 @@ func (o *bird) OpenRaw(verify.Digest) (modzip.Raw, io.ReadCloser, error) {
 }
 
 func (o *bird) PutRaw(context.Context, modzip.Raw, io.Reader) error { return fs.ErrNotExist }
+
+func (o *bird) PutContents(context.Context, []modzip.Content) error { return fs.ErrNotExist }
 
 func (o *bird) Answer(string) ([]byte, time.Time, error) { return nil, time.Time{}, fs.ErrNotExist }
 

@@ -18,10 +18,11 @@ func messages() []any {
 			Holders: [][]byte{[]byte("p")}, Fetching: []byte("f"), Related: []wireName{name}, End: true},
 		&pushRecord{Envelope: []byte("e"), Held: true},
 		&pushReply{Status: PushConflict, Envelope: []byte("e")},
-		&filesOpen{Path: "example.test/m", Version: "v1.0.0", Root: sum[:], Class: Prefetch, Listing: true, Bases: [][]byte{sum[:]}, Diffs: true},
+		&filesOpen{Path: "example.test/m", Version: "v1.0.0", Root: sum[:], Class: Prefetch, Listing: true, Bases: [][]byte{sum[:]}, Diffs: true, Bundles: true},
 		&filesOpened{Status: filesReady, Size: 1, Frame: 2, Base: sum[:], Holding: &holding{Whole: true}},
 		&filesWant{Files: []uint32{1, 2, 3}, Offset: 4, Tell: true, Whole: true},
 		&fileHead{Index: 1, Missing: true, Method: 8, CRC32: 9, Packed: 10, Size: 11, From: 12},
+		&fileHead{Packed: 9, Lines: []uint32{1, 2}, Sizes: []uint32{3, 4}},
 		&fileHead{Holding: &holding{Have: []byte{1}, Others: [][]byte{[]byte("p")}}},
 		&claimRequest{Name: &name, Key: "k", MaxAge: 1, Fetching: true, Tried: [][]byte{[]byte("p")}, Unreached: [][]byte{[]byte("q")}, Probe: true},
 		&claimReply{State: claimAnswer, Envelope: []byte("e"), Holders: [][]byte{[]byte("h")}, Value: []byte("v"), At: 1, Code: 404, Text: "t",
@@ -50,9 +51,10 @@ func TestHeadsFitTheirLimit(t *testing.T) {
 	most := uint64(1<<64 - 1)
 	all := &holding{Whole: true, Have: make([]byte, maxHave), Others: slicesOf(make([]byte, maxPeerID), maxHolders)}
 	for m, limit := range map[any]int{
-		&fileHead{Index: 1<<32 - 1, Missing: true, Method: 1<<16 - 1, CRC32: 1<<32 - 1, Packed: most, Size: most, Holding: all, From: 1<<32 - 1}: maxHead,
-		&filesOpened{Status: 255, Size: most, Frame: most, Base: sum[:], Holding: all}:                                                           maxOpen,
-		&filesWant{Files: slicesOf(uint32(1<<32-1), maxWant), Offset: most, Tell: true, Whole: true}:                                             maxWantMsg,
+		&fileHead{Index: 1<<32 - 1, Missing: true, Method: 1<<16 - 1, CRC32: 1<<32 - 1, Packed: most, Size: most, Holding: all, From: 1<<32 - 1,
+			Lines: slicesOf(uint32(1<<32-1), maxBundled), Sizes: slicesOf(uint32(1<<32-1), maxBundled)}: maxHead,
+		&filesOpened{Status: 255, Size: most, Frame: most, Base: sum[:], Holding: all}:               maxOpen,
+		&filesWant{Files: slicesOf(uint32(1<<32-1), maxWant), Offset: most, Tell: true, Whole: true}: maxWantMsg,
 	} {
 		if data, err := encode(m); err != nil || len(data) > limit {
 			t.Errorf("%T takes %d bytes (%v), %d allowed", m, len(data), err, limit)

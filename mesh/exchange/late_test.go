@@ -25,7 +25,7 @@ func (o *office) delay(id protocol.ID, by time.Duration) {
 				case <-time.After(by):
 				case <-ctx.Done():
 				}
-				l := newLink(ctx, s, o.x.limits.of(s.Conn().RemotePeer(), Client))
+				l := newLink(ctx, s, id, o.x.limits.of(s.Conn().RemotePeer(), Client))
 				if p.answer(o.x, ctx, s.Conn().RemotePeer(), l) != nil || l.flush() != nil || s.Close() != nil {
 					s.Reset()
 				}

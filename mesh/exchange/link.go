@@ -57,10 +57,11 @@ type link struct {
 	dripping    bool // enforce minRate
 }
 
-func newLink(ctx context.Context, s network.Stream, p *pace) *link {
+// newLink is the link over s, whose own protocol may have a prefix of the mesh's.
+func newLink(ctx context.Context, s network.Stream, proto protocol.ID, p *pace) *link {
 	l := &link{s: s, idle: ioTimeout, patience: ioTimeout, pace: p, ctx: ctx}
 	size := smallBuffer
-	if s.Protocol() == FilesID {
+	if proto == FilesID {
 		size = linkBuffer
 	}
 	l.r = bufio.NewReaderSize(linkReader{l}, size)
@@ -190,7 +191,7 @@ func (x *Exchange) open(ctx context.Context, p peer.ID, proto protocol.ID, class
 		}
 		endSpan(ctx, span, err)
 	}
-	l = newLink(ctx, s, x.limits.of(p, class))
+	l = newLink(ctx, s, proto, x.limits.of(p, class))
 	l.span = span
 	return l, stop, nil
 }

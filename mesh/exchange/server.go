@@ -71,7 +71,7 @@ func (x *Exchange) serve() {
 	for _, p := range protocols {
 		g := &gate{perPeer: p.peer, total: p.total, open: map[peer.ID]int{}}
 		x.cfg.Host.SetStreamHandler(p.id, func(s network.Stream) {
-			if !x.start(func() { x.handle(g, s, p.answer) }) {
+			if !x.start(func() { x.handle(g, s, p.id, p.answer) }) {
 				s.Reset()
 			}
 		})
@@ -80,7 +80,7 @@ func (x *Exchange) serve() {
 
 // handle answers one stream. A stream from anybody but a member, or above the
 // limits, is reset without an answer: the other side goes to another peer.
-func (x *Exchange) handle(g *gate, s network.Stream, answer func(*Exchange, context.Context, peer.ID, *link) error) {
+func (x *Exchange) handle(g *gate, s network.Stream, proto protocol.ID, answer func(*Exchange, context.Context, peer.ID, *link) error) {
 	from := s.Conn().RemotePeer()
 	if !x.cfg.Members.IsMember(from) {
 		s.Reset()
@@ -95,7 +95,7 @@ func (x *Exchange) handle(g *gate, s network.Stream, answer func(*Exchange, cont
 	ctx, cancel := context.WithCancel(x.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	l := newLink(ctx, s, x.limits.of(from, Client))
+	l := newLink(ctx, s, proto, x.limits.of(from, Client))
 	err := answer(x, ctx, from, l)
 	endSpan(ctx, l.span, err)
 	if err != nil {

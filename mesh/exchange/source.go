@@ -86,7 +86,7 @@ func (s *source) open(wantListing bool) (err error) {
 	m := filesOpen{
 		Path: s.t.req.Module.Path, Version: s.t.req.Module.Version,
 		Root: s.t.req.Root[:], Class: s.t.req.Class, Listing: wantListing,
-		Trace: s.l.traceparent(),
+		Trace: s.l.traceparent(), Bundles: true,
 	}
 	for _, b := range s.t.req.Bases[:min(len(s.t.req.Bases), maxBases)] {
 		m.Bases, m.Diffs = append(m.Bases, b[:]), true
@@ -386,6 +386,9 @@ func (s *source) receive() error {
 		s.asking = false
 		s.learn(head.Holding)
 		return nil
+	}
+	if len(head.Lines) > 0 {
+		return s.receiveBundle(&head)
 	}
 	t := s.t
 	t.mu.Lock()

@@ -23,28 +23,32 @@ const (
 
 // Limits of messages, in bytes unless said otherwise.
 const (
-	maxRequest      = 1 << 20                   // recordsRequest, answersRequest, claimRequest
-	maxNames        = 4096                      // names or keys in one request
-	maxEnvelope     = verify.MaxRecord          // a signed record
-	maxEntry        = maxEnvelope + 64<<10      // recordsEntry, pushRecord, pushReply
-	maxRelated      = 2048                      // names in the last recordsEntry
-	maxNear         = 1024                      // of them, those that came about when the ones handed over did
-	maxHolders      = 16                        // peers named as holders of one file
-	maxPush         = 1024                      // records on one push stream
-	maxPeerID       = 64                        // a peer ID
-	maxOpen         = 8<<10 + maxHolding        // filesOpen, filesOpened
-	maxBases        = 8                         // listings offered as dictionaries
-	maxWant         = 1024                      // files in one filesWant
-	maxWantMsg      = 8 << 10                   // filesWant
-	maxHead         = 128 + maxHolding          // fileHead
-	maxHolding      = maxHave + 2<<10           // holding
-	maxListingFrame = verify.MaxListing + 1<<10 // zstd frame of a listing
-	maxDiffed       = 4 << 20                   // a file that travels as a difference, and the one that it differs from
-	minDiffed       = 128                       // raw stream of such a file: shorter ones do not pay
-	maxKey          = 4 << 10                   // key of an answer or of a claim
-	maxAnswer       = 4 << 20                   // value of an answer: a list of versions, a database lookup
-	maxText         = 1 << 10                   // reason given with refused or failed
-	maxClaim        = maxEntry + maxText        // claimReply, claimReport: they may carry a record or an answer
+	maxRequest      = 1 << 20                          // recordsRequest, answersRequest, claimRequest
+	maxNames        = 4096                             // names or keys in one request
+	maxEnvelope     = verify.MaxRecord                 // a signed record
+	maxEntry        = maxEnvelope + 64<<10             // recordsEntry, pushRecord, pushReply
+	maxRelated      = 2048                             // names in the last recordsEntry
+	maxNear         = 1024                             // of them, those that came about when the ones handed over did
+	maxHolders      = 16                               // peers named as holders of one file
+	maxPush         = 1024                             // records on one push stream
+	maxPeerID       = 64                               // a peer ID
+	maxOpen         = 8<<10 + maxHolding               // filesOpen, filesOpened
+	maxBases        = 8                                // listings offered as dictionaries
+	maxWant         = 1024                             // files in one filesWant
+	maxWantMsg      = 8 << 10                          // filesWant
+	maxBundled      = 512                              // files in one bundle
+	maxBundle       = 512 << 10                        // their contents together
+	maxBundledFile  = 16 << 10                         // one of them
+	maxBundledRaw   = 1 << 10                          // and its raw stream
+	maxHead         = 128 + maxHolding + 10*maxBundled // fileHead
+	maxHolding      = maxHave + 2<<10                  // holding
+	maxListingFrame = verify.MaxListing + 1<<10        // zstd frame of a listing
+	maxDiffed       = 4 << 20                          // a file that travels as a difference, and the one that it differs from
+	minDiffed       = 128                              // raw stream of such a file: shorter ones do not pay
+	maxKey          = 4 << 10                          // key of an answer or of a claim
+	maxAnswer       = 4 << 20                          // value of an answer: a list of versions, a database lookup
+	maxText         = 1 << 10                          // reason given with refused or failed
+	maxClaim        = maxEntry + maxText               // claimReply, claimReport: they may carry a record or an answer
 )
 
 // wireName is a verify.Name as an array: path, version, kind.
@@ -119,6 +123,7 @@ type filesOpen struct {
 	Bases   [][]byte `cbor:"6,keyasint,omitempty"`
 	Trace   string   `cbor:"7,keyasint,omitempty"`
 	Diffs   bool     `cbor:"8,keyasint,omitempty"` // files may come as differences from those of one of Bases
+	Bundles bool     `cbor:"9,keyasint,omitempty"` // small files may come together
 }
 
 type filesStatus uint8
@@ -159,6 +164,11 @@ type fileHead struct {
 	// From is not 0 when a zstd frame follows in place of the raw stream, with the file
 	// in line From-1 of the base's listing as its dictionary.
 	From uint32 `cbor:"8,keyasint,omitempty"`
+
+	// Lines and Sizes are not empty when a bundle follows: one zstd frame of Packed bytes
+	// with the contents of these lines, one after the other.
+	Lines []uint32 `cbor:"9,keyasint,omitempty"`
+	Sizes []uint32 `cbor:"10,keyasint,omitempty"`
 }
 
 type claimRequest struct {

@@ -14,6 +14,12 @@ import (
 	"github.com/meshproxy/meshproxy/verify"
 )
 
+// Content is what is in a file, and its SHA-256.
+type Content struct {
+	Sum  verify.Digest
+	Data []byte
+}
+
 // Content is Verify that returns the content as well. It allocates f.Size bytes,
 // which the caller must have found small enough.
 func (f Raw) Content(ctx context.Context, r io.Reader) ([]byte, error) {
