@@ -23,6 +23,7 @@ import (
 	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/testnet"
 	"github.com/meshproxy/meshproxy/testnet/outside"
 	"github.com/meshproxy/meshproxy/verify"
@@ -199,6 +200,11 @@ func (l *liar) OpenRaw(sum verify.Digest) (store.RawFile, io.ReadCloser, error) 
 // PutRaw implements exchange.Backend.
 func (l *liar) PutRaw(ctx context.Context, f store.RawFile, r io.Reader) error {
 	return l.store.PutRaw(ctx, f, r)
+}
+
+// PutContents implements exchange.Backend.
+func (l *liar) PutContents(ctx context.Context, contents []modzip.Content) error {
+	return l.store.PutContents(ctx, contents)
 }
 
 // Accept implements exchange.Backend: it takes everything and keeps nothing.

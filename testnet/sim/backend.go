@@ -93,6 +93,21 @@ func (b *backend) PutRaw(ctx context.Context, f modzip.Raw, r io.Reader) error {
 	return nil
 }
 
+// PutContents implements exchange.Backend.
+func (b *backend) PutContents(_ context.Context, contents []modzip.Content) error {
+	for _, c := range contents {
+		if verify.DigestOf(c.Data) != c.Sum {
+			return fmt.Errorf("file %v: %w", c.Sum, modzip.ErrBadFile)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range contents {
+		b.files[c.Sum] = true
+	}
+	return nil
+}
+
 // Accept implements exchange.Backend: every signed statement of a member is
 // believed, unless another one was there first.
 func (b *backend) Accept(_ context.Context, _ peer.ID, s *verify.Signed) error {
