@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,17 +47,18 @@ type Mesh struct {
 	view     atomic.Pointer[member.View]
 	session  atomic.Pointer[session]
 
-	peers   *peerBook
-	relays  *relays
-	puncher *puncher
-	holds   holds
-	hellos  singleflight.Group
-	syncs   singleflight.Group
-	outcast atomic.Bool   // a member said that this node was revoked
-	greeted sync.Map      // peer.ID: knows this node as a member
-	changed chan struct{} // cap 1: the roster changed, tell others
-	urgent  chan struct{} // cap 1: somebody is out, tell everybody at once
-	redial  chan struct{} // cap 1: look for members now
+	peers    *peerBook
+	relays   *relays
+	puncher  *puncher
+	holds    holds
+	hellos   singleflight.Group
+	syncs    singleflight.Group
+	outcast  atomic.Bool   // a member said that this node was revoked
+	greeted  sync.Map      // peer.ID: knows this node as a member
+	changed  chan struct{} // cap 1: the roster changed, tell others
+	pressing atomic.Bool   // that cannot wait: somebody is out, the rules are others, this node is found elsewhere
+	urgent   chan struct{} // cap 1: somebody is out, tell everybody at once
+	redial   chan struct{} // cap 1: look for members now
 
 	announced, lookups, holders atomic.Uint64 // what the DHT was used for; for metrics
 }
@@ -273,10 +276,14 @@ func (m *Mesh) update(f func(*member.Roster) (bool, error)) (bool, error) {
 // change is update for what others need not be told at once.
 func (m *Mesh) change(f func(*member.Roster) (bool, error)) (bool, error) {
 	m.mu.Lock()
+	before := m.roster.Arrivals()
 	changed, err := f(m.roster)
 	var gone []peer.ID
 	var saveErr error
 	if changed {
+		if slices.ContainsFunc(m.roster.Since(before, math.MaxInt), func(s member.Statement) bool { return s.Credential == nil }) {
+			m.pressing.Store(true)
+		}
 		saveErr = m.saveRoster()
 		gone = m.evaluate(time.Now())
 	}

@@ -48,18 +48,19 @@ type peerBook struct {
 }
 
 type contact struct {
-	addrs   []ma.Multiaddr // best first
-	good    int            // how many of them were seen to be right; the rest is hearsay
-	seen    time.Time      // when a connection was last open
-	failed  int            // dials since
-	next    time.Time      // no dial before
-	dialing bool
-	rtt     time.Duration
-	own     [][]byte  // where it says that it is itself; nil if it has not said
-	moved   time.Time // when that last changed
-	told    told
-	zips    *uint32        // that it announces, as it said last
-	ahead   *time.Duration // of its clock is this machine's
+	addrs    []ma.Multiaddr // best first
+	good     int            // how many of them were seen to be right; the rest is hearsay
+	seen     time.Time      // when a connection was last open
+	failed   int            // dials since
+	next     time.Time      // no dial before
+	dialing  bool
+	rtt      time.Duration
+	measured time.Time // when a measurement of rtt began
+	own      [][]byte  // where it says that it is itself; nil if it has not said
+	moved    time.Time // when that last changed
+	told     told
+	zips     *uint32        // that it announces, as it said last
+	ahead    *time.Duration // of its clock is this machine's
 }
 
 type peersState struct {

@@ -212,7 +212,8 @@ func (m *Mesh) reserve(ctx context.Context, p peer.ID) error {
 		return fmt.Errorf("reserve at %s: %w", p, err)
 	}
 	m.relays.hold(p, seat{got.Expiration, relay})
-	signal(m.changed) // others must hear of it before they can use it
+	m.pressing.Store(true) // others must hear of it before they can use it
+	signal(m.changed)
 	return nil
 }
 

@@ -23,6 +23,8 @@ const (
 	pingTime  = 5 * time.Second
 	pingIdle  = time.Minute // until the answerer gives up on a stream
 	pingEvery = 30 * time.Second
+	// pingsAtOnce is how many members are measured each time, the others later.
+	pingsAtOnce = 32
 )
 
 // Way is how a peer is connected.

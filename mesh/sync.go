@@ -17,6 +17,7 @@ import (
 // How rosters spread.
 const (
 	gossipPause  = 50 * time.Millisecond // gathers changes that come together
+	gossipCalm   = 10 * time.Second      // after news was told, until more is that can wait
 	gossipFanout = 8                     // members told of what another one told
 	gossipEvery  = 15 * time.Second      // with one member, whatever happened
 	gossipAtOnce = 32                    // exchanges at one time
@@ -232,6 +233,7 @@ func within(all []member.Statement, limit int) (fit []member.Statement, more boo
 // gossipLoop tells others when the roster has changed, and one of them from time
 // to time.
 func (m *Mesh) gossipLoop(ctx context.Context) error {
+	var told time.Time // when news was told last
 	for {
 		pause := gossipEvery/2 + rand.N(gossipEvery)
 		fanout, whom := 1, m.Connected
@@ -243,15 +245,37 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 				fanout = gossipFanout
 			}
 		case <-m.changed:
-			fanout, whom = gossipFanout, m.behind
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(gossipPause):
+			if err := m.gather(ctx, told); err != nil {
+				return err
 			}
+			fanout, whom, told = gossipFanout, m.behind, time.Now()
 		}
 		m.tell(ctx, whom(), fanout, m.syncWith)
 	}
+}
+
+// gather waits for more news to come. What many wait for is told at once; when one
+// member joins after the other, several are told of together.
+func (m *Mesh) gather(ctx context.Context, told time.Time) error {
+	calm := time.NewTimer(gossipCalm - time.Since(told))
+	defer calm.Stop()
+	for waiting := !m.pressing.Load(); waiting; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-calm.C:
+			waiting = false
+		case <-m.changed:
+			waiting = !m.pressing.Load()
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(gossipPause):
+	}
+	m.pressing.Store(false)
+	return nil
 }
 
 // urgentLoop tells all connected members at once that somebody is out, whatever

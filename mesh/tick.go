@@ -3,8 +3,10 @@ package mesh
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meshproxy/meshproxy/mesh/member"
@@ -37,7 +39,7 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 		}
 		if now.Sub(pinged) >= pingEvery {
 			pinged = now
-			m.pingAll(ctx)
+			m.pingSome(ctx)
 		}
 		if now.Sub(saved) >= savePeers {
 			saved = now
@@ -64,10 +66,12 @@ func (m *Mesh) expire(now time.Time) {
 	m.dismiss(gone)
 }
 
-func (m *Mesh) pingAll(ctx context.Context) {
+// pingSome measures the round trips to a few members, those whose was measured the
+// longest time ago: to ask everybody, all members would take more the more they are.
+func (m *Mesh) pingSome(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(gossipAtOnce)
-	for _, p := range m.Connected() {
+	for _, p := range m.peers.unmeasured(m.Connected(), pingsAtOnce) {
 		g.Go(func() error {
 			if _, err := m.Ping(ctx, p); err != nil && ctx.Err() == nil {
 				m.log.Debug("ping", "peer", p, "err", err)
@@ -76,6 +80,19 @@ func (m *Mesh) pingAll(ctx context.Context) {
 		})
 	}
 	_ = g.Wait() // none of them returns an error
+}
+
+// unmeasured picks the members whose round trip was measured the longest time ago,
+// or never.
+func (b *peerBook) unmeasured(peers []peer.ID, most int) []peer.ID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slices.SortFunc(peers, func(p, q peer.ID) int { return b.of(p).measured.Compare(b.of(q).measured) })
+	peers = peers[:min(len(peers), most)]
+	for _, p := range peers {
+		b.of(p).measured = time.Now()
+	}
+	return peers
 }
 
 // renew, on an admin, gives connected members a fresh credential in the last

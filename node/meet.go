@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/verify"
 )
 
@@ -21,6 +22,10 @@ const (
 	// asked; many that come at once are asked together.
 	headsDelay = time.Second
 	headsLimit = 30 * time.Second
+	// headsPause is how long a node rests after it has compared tree heads because it
+	// met somebody: where members come one after the other, each of the others would
+	// ask ten about every one of them.
+	headsPause = time.Minute
 )
 
 // meetings does what is due when another office connects, and from time to time,
@@ -52,28 +57,43 @@ func (n *Node) meetings(ctx context.Context) error {
 	for _, p := range n.mesh.Connected() { // too early to be notified of
 		meet(p)
 	}
-	period := time.NewTicker(headsPeriod)
-	defer period.Stop()
+	due := time.NewTimer(headsPeriod) // to compare
+	defer due.Stop()
+	var compared time.Time
 	for {
 		select {
 		case <-met:
-		case <-period.C:
+			select {
+			case <-time.After(headsDelay):
+			case <-ctx.Done():
+				return nil
+			}
+			if since := away.ended(); !since.IsZero() {
+				n.retell(since)
+			}
+			if rest := headsPause - time.Since(compared); rest > 0 {
+				due.Reset(min(rest, headsPeriod))
+				continue
+			}
+		case <-due.C:
 		case <-ctx.Done():
 			return nil
 		}
-		select {
-		case <-time.After(headsDelay):
-		case <-ctx.Done():
-			return nil
+		if n.compareHeads(ctx) {
+			compared = time.Now()
 		}
-		if since := away.ended(); !since.IsZero() {
-			n.retell(since)
-		}
-		for _, db := range n.databases {
-			n.compareHead(ctx, db)
-		}
-		n.alive()
+		due.Reset(headsPeriod)
 	}
+}
+
+// compareHeads compares the tree heads of all databases, and reports whether anybody
+// was there to compare them with.
+func (n *Node) compareHeads(ctx context.Context) (done bool) {
+	for _, db := range n.databases {
+		done = n.compareHead(ctx, db) || done
+	}
+	n.alive()
+	return done
 }
 
 // aliveKey is where a node keeps when it last ran.
@@ -155,13 +175,14 @@ func (n *Node) retell(since time.Time) {
 	}
 }
 
-// compareHead compares the tree heads of one database.
-func (n *Node) compareHead(ctx context.Context, db *verify.Database) {
+// compareHead compares the tree heads of one database, and reports whether any member
+// answered.
+func (n *Node) compareHead(ctx context.Context, db *verify.Database) bool {
 	ctx, cancel := context.WithTimeout(ctx, headsLimit)
 	defer cancel()
 	answers, err := n.exchange().Answers(ctx, db.Name()+sumdbInfix+"latest", false)
 	if err != nil {
-		return // nobody is there, or nobody was shown one
+		return errors.Is(err, exchange.ErrUnknown) // else nobody is there
 	}
 	for _, a := range answers {
 		err := db.Observe(ctx, a.Value)
@@ -175,4 +196,5 @@ func (n *Node) compareHead(ctx context.Context, db *verify.Database) {
 			n.log.Info("cannot compare tree heads", "database", db.Name(), "office", n.officeOf(a.From), "err", err)
 		}
 	}
+	return true
 }
