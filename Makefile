@@ -70,7 +70,7 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: build ## benchmarks of every package, then of whole offices, as Markdown
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 -timeout 60m ./...
-	$(GO) run ./testnet/bench -bin bin/meshproxy
+	bin/meshproxy testnet bench
 
 sim: ## thousands of simulated members: the results and plots of docs/scale.md, in about half an hour
 	mkdir -p docs/scale
@@ -80,8 +80,8 @@ sim: ## thousands of simulated members: the results and plots of docs/scale.md, 
 demo: build ## two offices, one cache, on this machine; ends by itself
 	$(GO) run ./testnet/demo -bin bin/meshproxy
 
-testnet: build ## offices for people to try, on this machine, with lines between them; as root with ROOT=-root emulated networks
-	$(GO) run ./testnet/up -bin bin/meshproxy $(ROOT)
+testnet: build ## offices for people to try, on this machine, with lines between them; as root with ROOT=--root emulated networks
+	bin/meshproxy testnet up $(ROOT)
 
 soak: ## random stories of a whole mesh for SOAKTIME; one that fails is shrunk and printed
 	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...

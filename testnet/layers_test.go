@@ -70,10 +70,22 @@ type room struct {
 
 // rooms are in order: the first whose name leads to a package is that package's.
 var rooms = []room{
-	{"cmd", []string{"node", "mesh", "protocol", "store", "verify"},
-		"a command wires what exists; the binary that ships holds nothing of the test world"},
+	{"cmd", []string{"node", "mesh", "protocol", "store", "verify", "testnet/up", "testnet/bench", "testnet/wan"},
+		"a command wires what exists; of the test world it knows what people try and measure, which tests need not"},
 	{"testnet/outside", nil,
 		"a world made with the code under test would agree with its errors"},
+	{"testnet/wan/wantest", []string{"testnet/wan"},
+		"what tests are given for networks is no part of them: the binary holds these"},
+	{"testnet/wan", nil,
+		"a network that knew what offices say could not be trusted to carry it"},
+	{"testnet/toxic", nil,
+		"a network that knew what offices say could not be trusted to carry it"},
+	{"testnet/process", []string{"node"},
+		"an office in a process is known by its command line, and by what that prints"},
+	{"testnet/up", []string{"testnet/outside", "testnet/wan", "testnet/toxic", "testnet/process", "node"},
+		"it is in the binary: offices are processes, and nothing of what tests need comes along"},
+	{"testnet/bench", []string{"testnet/outside", "testnet/wan", "testnet/process"},
+		"it is in the binary, and measures what an operator would see from outside"},
 	{"testnet", []string{"testnet", "node", "mesh", "protocol", "store", "verify"},
 		"the test world runs offices; it does not know how a command line starts one"},
 	{"node/policy", nil,
@@ -122,7 +134,7 @@ var fences = []fence{
 		"the rooms below speak no HTTP: a hash or a store that fetches could not be reasoned about"},
 	{"os/exec", []string{"cmd", "node", "protocol", "testnet"},
 		"child processes are where hostile names become arguments: the direct upstream runs them, the doctor only looks for them"},
-	{"testing", []string{"testnet"},
+	{"testing", []string{"testnet"}, // and not in what the binary is made of: TestBinaryHoldsNoTests
 		"code for tests lives in test files or in the test world"},
 }
 
@@ -154,6 +166,8 @@ func breach(importer, imported string, inTest bool) string {
 			return "" // an office, or the command that runs one, is tested in a world
 		case inTest && to.name == "testnet/outside":
 			return "" // any room may be tested against it: it stands on none
+		case inTest && below(r.name, "testnet") && below(target, "testnet"):
+			return "" // parts of the test world are tested in it
 		}
 		return r.why
 	}
@@ -206,6 +220,9 @@ func TestLayersCatchesABreach(t *testing.T) {
 		"node knows mesh":                 {"node", modulePath + "/mesh", false, false},
 		"mesh knows its own subpackage":   {"mesh", modulePath + "/mesh/exchange", false, false},
 		"a subpackage knows mesh":         {"mesh/exchange", modulePath + "/mesh", false, true},
+		"command ships what people try":   {"cmd/meshproxy", modulePath + "/testnet/up", false, false},
+		"what ships knows the test world": {"testnet/up", modulePath + "/testnet", false, true},
+		"a network knows offices":         {"testnet/wan", modulePath + "/node", false, true},
 		"the outside world shares a hash": {"testnet/outside", modulePath + "/verify", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,6 +230,34 @@ func TestLayersCatchesABreach(t *testing.T) {
 				t.Errorf("breach %q", why)
 			}
 		})
+	}
+}
+
+// TestBinaryHoldsNoTests: what the binary is made of, parts of the test world among it,
+// brings no package for tests along.
+func TestBinaryHoldsNoTests(t *testing.T) {
+	all := map[string]pkg{}
+	for _, p := range listPackages(t) {
+		all[p.ImportPath] = p
+	}
+	seen := map[string]bool{}
+	var walk func(path string)
+	walk = func(path string) {
+		p, ours := all[path]
+		if !ours || seen[path] {
+			return
+		}
+		seen[path] = true
+		for _, i := range p.Imports {
+			if below(i, "testing") || i == "net/http/httptest" {
+				t.Errorf("%s, which is in the binary, imports %s", p.name(), i)
+			}
+			walk(i)
+		}
+	}
+	walk(modulePath + "/cmd/meshproxy")
+	if !seen[modulePath+"/testnet/up"] || !seen[modulePath+"/node"] {
+		t.Errorf("the binary is made of %d packages, and not of what it should be", len(seen))
 	}
 }
 

@@ -92,6 +92,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 				pinCommand(), unpinCommand(), gcCommand(), verifyCommand(), backupCommand(), restoreCommand()),
 			in("Its trust and policy", trustCommand(), trustedCommand(), conflictsCommand(), proofCommand(), checkCommand(),
 				policyCommand(), clientTokenCommand()),
+			in("A mesh to try", testnetCommand()),
 			in("This program", completionCommand(), manCommand(), versionCommand()),
 		),
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/testnet/outside"
+	"github.com/meshproxy/meshproxy/testnet/wan"
 )
 
 func TestMain(m *testing.M) {
@@ -47,14 +48,23 @@ func TestScripts(t *testing.T) {
 			"fails": cmdFails, "ready": cmdReady, "get": cmdGet, "long": cmdLong, "status": cmdStatus, "flip": cmdFlip, "newer": cmdNewer, "unzip": cmdUnzip, "sleep": cmdSleep, "invitation": cmdInvitation, "token": cmdToken, "until": cmdUntil, "certificate": cmdCertificate, "netrc": cmdNetrc,
 		},
 		Condition: func(name string) (bool, error) {
-			if name == "root" { // who may write everywhere
+			switch name {
+			case "root": // who may write everywhere
 				return os.Getuid() == 0, nil
+			case "networks": // that are emulated
+				return hasNetworks(), nil
 			}
 			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
+}
+
+// hasNetworks reports whether this machine can emulate a network.
+func hasNetworks() bool {
+	n, err := wan.New(1)
+	return err == nil && n.Close() == nil
 }
 
 func setUp(env *testscript.Env, archive string) error {

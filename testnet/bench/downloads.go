@@ -1,15 +1,13 @@
-package main
+package bench
 
 import (
 	"context"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -31,7 +29,7 @@ type way struct {
 
 // downloads measures every way to download the project, and returns an office that
 // has it all.
-func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*process.Office, error) {
+func (b *bench) downloads(ctx context.Context, zips int64) (*process.Office, error) {
 	direct := &way{name: "direct from the upstream"}
 	tree := &way{name: "from files (GOPROXY=file://)"}
 	cold := &way{name: "cold through an office"}
@@ -44,10 +42,10 @@ func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*proces
 	if err := b.client(ctx, &way{name: "once for nothing"}, b.upstream.URL()); err != nil {
 		return nil, err
 	}
-	if b.only == onlyLoads {
+	if b.Only == OnlyLoads {
 		return b.filled(ctx)
 	}
-	for round := range b.rounds {
+	for round := range b.Rounds {
 		if keep != nil {
 			keep.Kill()
 		}
@@ -74,7 +72,7 @@ func (b *bench) downloads(ctx context.Context, w io.Writer, zips int64) (*proces
 			return nil, err
 		}
 	}
-	printWays(w, []*way{direct, cold, warm, second, again, tree}, zips)
+	b.out.ways([]*way{direct, cold, warm, second, again, tree}, zips)
 	return keep, nil
 }
 
@@ -185,14 +183,13 @@ func (b *bench) clientOf(ctx context.Context, w *way, goproxy, sumdb string) err
 	return nil
 }
 
-func printWays(out io.Writer, ways []*way, zips int64) {
+func (r *report) ways(ways []*way, zips int64) {
 	kinds := []outside.Kind{outside.Info, outside.Mod, outside.Zip, outside.Supported, outside.TreeHead, outside.Lookup, outside.Tile}
-	t := table.NewWriter()
 	header := table.Row{"go mod download", "seconds", "× direct", "office CPU s", "disk × zips", "memory MB", "with mapped files MB"}
 	for _, k := range kinds {
 		header = append(header, "upstream "+string(k))
 	}
-	t.AppendHeader(header)
+	var rows []table.Row
 	for _, w := range ways {
 		row := table.Row{w.name, fmt.Sprintf("%.2f", median(w.took)/1e9), fmt.Sprintf("%.2f", median(ratios(w.took, ways[0].took))), "", "", "", ""}
 		if w.disk > 0 {
@@ -202,9 +199,9 @@ func printWays(out io.Writer, ways []*way, zips int64) {
 		for _, k := range kinds {
 			row = append(row, w.counts[k])
 		}
-		t.AppendRow(row)
+		rows = append(rows, row)
 	}
-	fmt.Fprintf(out, "%s\n\n", t.RenderMarkdown())
+	r.table(header, rows)
 }
 
 // ratios divides the measurements of a way by those of another in the same round.
@@ -239,8 +236,8 @@ func diskUsage(dir string) (int64, error) {
 		} else if err != nil {
 			return err
 		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && !e.IsDir() {
-			sum += st.Blocks * 512
+		if !e.IsDir() {
+			sum += allocated(info)
 		}
 		return nil
 	})

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bufio"
@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,7 @@ type rates struct {
 }
 
 // loads measures warm answers against http.FileServer, taking turns.
-func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error {
+func (b *bench) loads(ctx context.Context, o *process.Office) error {
 	plain, err := b.startFileServer(ctx)
 	if err != nil {
 		return err
@@ -43,12 +44,12 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 	if err != nil {
 		return err
 	}
-	// Each zip some times, so that a gigabyte or so is moved.
-	times := max(1, int(1e9/size))
+	// Each zip some times, so that a gigabyte or so is moved, unless they are tiny.
+	times := max(1, min(int(1e9/size), b.Requests/len(zips)))
 	all := []*load{
-		{kind: ".info, requests/s", suffix: ".info", requests: b.requests},
-		{kind: ".mod, requests/s", suffix: ".mod", requests: b.requests},
-		{kind: "list, requests/s", suffix: "/@v/list", requests: b.requests},
+		{kind: ".info, requests/s", suffix: ".info", requests: b.Requests},
+		{kind: ".mod, requests/s", suffix: ".mod", requests: b.Requests},
+		{kind: "list, requests/s", suffix: "/@v/list", requests: b.Requests},
 		{kind: ".zip, MB/s", suffix: ".zip", requests: times * len(zips)},
 	}
 	for _, l := range all {
@@ -60,7 +61,7 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 		if _, err := b.measure(ctx, o.URL(), paths, &load{suffix: l.suffix, requests: 3 * len(paths)}); err != nil {
 			return fmt.Errorf("%s: %w", l.kind, err)
 		}
-		for range b.rounds {
+		for range b.Rounds {
 			for _, server := range []struct {
 				url  string
 				pid  int
@@ -77,22 +78,22 @@ func (b *bench) loads(ctx context.Context, w io.Writer, o *process.Office) error
 			}
 		}
 	}
-	printLoads(w, all, o)
+	b.out.loads(all, o)
 	return nil
 }
 
 // measured is what one round of a load did, in requests, or in MB for zips.
 type measured struct{ amount, perSecond float64 }
 
-// measure sends l.requests requests over b.clients connections.
+// measure sends l.requests requests over b.Clients connections.
 func (b *bench) measure(ctx context.Context, base string, paths []string, l *load) (measured, error) {
-	transport := &http.Transport{MaxIdleConnsPerHost: b.clients, MaxConnsPerHost: b.clients}
+	transport := &http.Transport{MaxIdleConnsPerHost: b.Clients, MaxConnsPerHost: b.Clients}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 	var next, bytes atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
-	for range b.clients {
+	for range b.Clients {
 		g.Go(func() error {
 			buf := make([]byte, 64<<10)
 			for {
@@ -141,13 +142,10 @@ type server struct {
 	stop func()
 }
 
-// startFileServer runs this program once more, as a file server on the tree.
+// startFileServer runs a plain file server on the tree, a process of its own as the
+// office is one.
 func (b *bench) startFileServer(ctx context.Context) (*server, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, serveFiles, string(b.tree))
+	cmd := exec.CommandContext(ctx, b.Self[0], append(slices.Clone(b.Self[1:]), string(b.tree))...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -172,16 +170,17 @@ func (b *bench) startFileServer(ctx context.Context) (*server, error) {
 	return &server{strings.TrimSpace(line), cmd.Process.Pid, stop}, nil
 }
 
-func printLoads(out io.Writer, all []*load, o *process.Office) {
-	t := table.NewWriter()
-	t.AppendHeader(table.Row{"warm", "office", "http.FileServer", "office ÷ file server", "office's processor, µs each (zips: a MB)", "file server's", "office ÷ file server"})
+func (r *report) loads(all []*load, o *process.Office) {
+	header := table.Row{"warm", "office", "http.FileServer", "office ÷ file server", "office's processor, µs each (zips: a MB)", "file server's", "office ÷ file server"}
+	var rows []table.Row
 	for _, l := range all {
-		t.AppendRow(table.Row{l.kind,
+		rows = append(rows, table.Row{l.kind,
 			fmt.Sprintf("%.0f", median(l.office.perSecond)), fmt.Sprintf("%.0f", median(l.file.perSecond)),
 			fmt.Sprintf("%.2f", median(ratios(l.office.perSecond, l.file.perSecond))),
 			fmt.Sprintf("%.1f", median(l.office.processor)), fmt.Sprintf("%.1f", median(l.file.processor)),
 			fmt.Sprintf("%.2f", median(ratios(l.office.processor, l.file.processor))),
 		})
 	}
-	fmt.Fprintf(out, "%s\n\nPeak memory of the office over all of it, mapped files included: %.0f MB.\n", t.RenderMarkdown(), float64(o.PeakMemory())/1e6)
+	r.table(header, rows)
+	r.say("Peak memory of the office over all of it, mapped files included: %.0f MB.", float64(o.PeakMemory())/1e6)
 }

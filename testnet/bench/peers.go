@@ -1,10 +1,9 @@
-package main
+package bench
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -23,24 +22,17 @@ import (
 // peerTime is how long another proxy may take until it answers.
 const peerTime = time.Minute
 
-// peer is another module proxy to measure beside the office, each of its processes on
+// Peer is another module proxy to measure beside the office, each of its processes on
 // data of its own.
-type peer struct{ name, path string }
+type Peer struct{ Name, Path string }
 
-// peers are those that -peer names.
-type peers []peer
-
-// String implements flag.Value.
-func (p *peers) String() string { return fmt.Sprint(*p) }
-
-// Set implements flag.Value.
-func (p *peers) Set(text string) error {
+// ParsePeer reads athens=PATH or goproxy=PATH.
+func ParsePeer(text string) (Peer, error) {
 	name, path, ok := strings.Cut(text, "=")
-	if !ok || recipes[name] == nil {
-		return fmt.Errorf("%q: want athens=PATH or goproxy=PATH", text)
+	if !ok || recipes[name] == nil || path == "" {
+		return Peer{}, fmt.Errorf("%q: want athens=PATH or goproxy=PATH", text)
 	}
-	*p = append(*p, peer{name, path})
-	return nil
+	return Peer{name, path}, nil
 }
 
 // recipe is how a proxy is told to listen, to keep files in a directory, and to ask
@@ -64,7 +56,7 @@ var recipes = map[string]recipe{
 }
 
 // start runs a peer on an empty directory, and returns when it answers.
-func (p peer) start(ctx context.Context, b *bench, data string) (*server, error) {
+func (p Peer) start(ctx context.Context, b *bench, data string) (*server, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
@@ -76,8 +68,8 @@ func (p peer) start(ctx context.Context, b *bench, data string) (*server, error)
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	args, env := recipes[p.name](b, addr, data)
-	cmd := exec.CommandContext(ctx, p.path, args...)
+	args, env := recipes[p.Name](b, addr, data)
+	cmd := exec.CommandContext(ctx, p.Path, args...)
 	cmd.Env = append(append(os.Environ(), "GOPRIVATE=", "GONOSUMDB=", "GONOPROXY=", "GOFLAGS=-modcacherw", "GOMODCACHE="+filepath.Join(data, "mod")), env...)
 	log, err := os.Create(data + ".log")
 	if err != nil {
@@ -86,7 +78,7 @@ func (p peer) start(ctx context.Context, b *bench, data string) (*server, error)
 	defer log.Close() // the child has its own handle
 	cmd.Dir, cmd.Stdout, cmd.Stderr = data, log, log
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%s: %w", p.name, err)
+		return nil, fmt.Errorf("%s: %w", p.Name, err)
 	}
 	s := &server{url: "http://" + addr, pid: cmd.Process.Pid, stop: func() {
 		cmd.Process.Kill() // an error means that it is gone already
@@ -95,7 +87,7 @@ func (p peer) start(ctx context.Context, b *bench, data string) (*server, error)
 	if err := s.answers(ctx); err != nil {
 		s.stop()
 		text, _ := os.ReadFile(log.Name())
-		return nil, fmt.Errorf("%s: %w\n%s", p.name, err, text)
+		return nil, fmt.Errorf("%s: %w\n%s", p.Name, err, text)
 	}
 	return s, nil
 }
@@ -132,19 +124,19 @@ type contender struct {
 
 // beside measures the office and other proxies in turns: a cold and a warm download by
 // a client that asks the database itself, and then load.
-func (b *bench) beside(ctx context.Context, w io.Writer) error {
+func (b *bench) beside(ctx context.Context) error {
 	all := []*contender{{name: "meshproxy", start: b.officeAsServer}}
-	for _, p := range b.peers {
-		all = append(all, &contender{name: p.name, start: func(ctx context.Context, data string) (*server, error) { return p.start(ctx, b, data) }})
+	for _, p := range b.Peers {
+		all = append(all, &contender{name: p.Name, start: func(ctx context.Context, data string) (*server, error) { return p.start(ctx, b, data) }})
 	}
 	direct := &way{name: "direct"}
 	for _, c := range all {
 		c.cold, c.warm = &way{name: "cold through " + c.name}, &way{name: "warm through " + c.name}
 		for _, suffix := range []string{".info", ".mod", ".zip"} {
-			c.loads = append(c.loads, &load{kind: suffix, suffix: suffix, requests: b.requests})
+			c.loads = append(c.loads, &load{kind: suffix, suffix: suffix, requests: b.Requests})
 		}
 	}
-	for round := range b.rounds {
+	for round := range b.Rounds {
 		if err := b.clientOf(ctx, direct, b.upstream.URL(), b.sumsAt()); err != nil {
 			return err
 		}
@@ -154,7 +146,7 @@ func (b *bench) beside(ctx context.Context, w io.Writer) error {
 			}
 		}
 	}
-	printBeside(w, direct, all)
+	b.out.beside(direct, all)
 	return nil
 }
 
@@ -203,10 +195,9 @@ func (b *bench) round(ctx context.Context, c *contender, data string) error {
 	return nil
 }
 
-func printBeside(out io.Writer, direct *way, all []*contender) {
-	t := table.NewWriter()
-	t.AppendHeader(table.Row{"proxy", "cold, s", "× direct", "processor when cold, s", "warm, s", ".info/s", ".mod/s", "zips, MB/s"})
-	t.AppendRow(table.Row{"none (direct)", fmt.Sprintf("%.2f", median(direct.took)/1e9), "1.00"})
+func (r *report) beside(direct *way, all []*contender) {
+	header := table.Row{"proxy", "cold, s", "× direct", "processor when cold, s", "warm, s", ".info/s", ".mod/s", "zips, MB/s"}
+	rows := []table.Row{{"none (direct)", fmt.Sprintf("%.2f", median(direct.took)/1e9), "1.00"}}
 	for _, c := range all {
 		row := table.Row{
 			c.name, fmt.Sprintf("%.2f", median(c.cold.took)/1e9), fmt.Sprintf("%.2f", median(ratios(c.cold.took, direct.took))),
@@ -215,9 +206,9 @@ func printBeside(out io.Writer, direct *way, all []*contender) {
 		for _, l := range c.loads {
 			row = append(row, fmt.Sprintf("%.0f", median(l.office.perSecond)))
 		}
-		t.AppendRow(row)
+		rows = append(rows, row)
 	}
-	fmt.Fprintf(out, "%s\n\n", t.RenderMarkdown())
+	r.table(header, rows)
 }
 
 // maxCompleted bounds what complete fetches from the network.
@@ -248,7 +239,7 @@ func (b *bench) complete(ctx context.Context) error {
 		lacking = append(lacking, name+"@"+version)
 	}
 	if len(lacking) > maxCompleted {
-		return fmt.Errorf("%d versions of the project's graph have no zip here, and at most %d are fetched: choose a smaller -project", len(lacking), maxCompleted)
+		return fmt.Errorf("%d versions of the project's graph have no zip here, and at most %d are fetched: choose a smaller --project", len(lacking), maxCompleted)
 	}
 	if len(lacking) == 0 {
 		return nil

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -22,12 +22,12 @@ type offices map[string]*process.Office
 // processors do meanwhile, and what their memory holds afterwards. What an office is
 // called is a part of its files' names.
 func (b *bench) profiled(ctx context.Context, all offices, work func() error) error {
-	if b.profile == "" {
+	if b.Profile == "" {
 		return work()
 	}
 	var g errgroup.Group
 	for name, o := range all {
-		g.Go(func() error { return b.record(ctx, o, "profile?seconds=10", b.profile+"."+name+".cpu") })
+		g.Go(func() error { return b.record(ctx, o, "profile?seconds=10", b.Profile+"."+name+".cpu") })
 	}
 	if err := work(); err != nil {
 		return err
@@ -36,7 +36,7 @@ func (b *bench) profiled(ctx context.Context, all offices, work func() error) er
 		return err
 	}
 	for name, o := range all {
-		if err := b.record(ctx, o, "heap", b.profile+"."+name+".heap"); err != nil {
+		if err := b.record(ctx, o, "heap", b.Profile+"."+name+".heap"); err != nil {
 			return err
 		}
 	}

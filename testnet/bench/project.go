@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -19,10 +19,13 @@ import (
 // one that a module of the world has, so that anybody can measure the same large
 // project with nothing but its name.
 func (b *bench) readProject(ctx context.Context) (string, error) {
-	path, version, isModule := strings.Cut(b.project, "@")
+	path, version, isModule := strings.Cut(b.Project, "@")
 	if !isModule {
-		text, err := os.ReadFile(filepath.Join(b.project, "go.mod"))
-		return string(text), err
+		text, err := os.ReadFile(filepath.Join(b.Project, "go.mod"))
+		if err != nil {
+			return "", fmt.Errorf("which modules to download: %w; say --project DIR or --project MODULE@VERSION", err)
+		}
+		return withoutLocal("go.mod", text)
 	}
 	if err := module.Check(path, version); err != nil {
 		return "", err
@@ -31,13 +34,13 @@ func (b *bench) readProject(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := g.Run(ctx, "mod", "download", "-json", b.project)
+	out, err := g.Run(ctx, "mod", "download", "-json", b.Project)
 	if err != nil {
 		return "", err
 	}
 	var m struct{ GoMod string }
 	if err := json.Unmarshal([]byte(out), &m); err != nil {
-		return "", fmt.Errorf("go mod download -json %s: %w", b.project, err)
+		return "", fmt.Errorf("go mod download -json %s: %w", b.Project, err)
 	}
 	text, err := os.ReadFile(m.GoMod)
 	if err != nil {
@@ -67,10 +70,10 @@ func withoutLocal(name string, text []byte) (string, error) {
 
 // treeDir holds the modules of one project: all that is in it is downloaded.
 func (b *bench) treeDir() string {
-	if !strings.Contains(b.project, "@") {
-		return b.config.tree
+	if !strings.Contains(b.Project, "@") {
+		return b.Config.Tree
 	}
-	return filepath.Join(b.config.tree, "of", strings.NewReplacer("/", "+", "@", "+").Replace(b.project))
+	return filepath.Join(b.Config.Tree, "of", strings.NewReplacer("/", "+", "@", "+").Replace(b.Project))
 }
 
 // machineSettings let the tree be filled the way the machine gets its modules.

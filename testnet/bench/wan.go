@@ -1,10 +1,9 @@
-package main
+package bench
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/testnet/outside"
 	"github.com/meshproxy/meshproxy/testnet/process"
@@ -33,7 +33,7 @@ type leg struct {
 // across measures a second office, without an upstream, that is a wide area network
 // away from the first: the wire against the bytes that it lacked, and the time
 // against what the line and the machine need at least.
-func (b *bench) across(ctx context.Context, w io.Writer) error {
+func (b *bench) across(ctx context.Context) error {
 	tree, err := outside.FillTree(ctx, b.treeDir()+"-wan", b.gomod, machineSettings()...)
 	if err != nil {
 		return err
@@ -65,15 +65,15 @@ func (b *bench) across(ctx context.Context, w io.Writer) error {
 		change: &leg{name: fmt.Sprintf("after upgrades of %d modules by one version", upgrades)},
 	}
 	run.cold.zips, run.change.zips = fresh(had, nil), fresh(has, had)
-	for range b.rounds {
+	for range b.Rounds {
 		if err := run.round(ctx); errors.Is(err, wan.ErrUnavailable) {
-			fmt.Fprintf(w, "Nothing measured across a network: %v\n\n", err)
+			b.out.say("Nothing measured across a network: %v", err)
 			return nil
 		} else if err != nil {
 			return err
 		}
 	}
-	run.print(w)
+	run.report(b.out)
 	return nil
 }
 
@@ -98,10 +98,10 @@ func (c *crossing) round(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	n.SetUsual(wan.Path{Latency: c.linkRTT / 2})
+	n.SetUsual(wan.Path{Latency: c.LinkRTT / 2})
 	var sites []*wan.Site
 	for _, name := range []string{"internet", "a", "b", "client"} {
-		s, err := n.Attach(name, wan.Setup{Rate: c.linkRate, NoIPv6: true})
+		s, err := n.Attach(name, wan.Setup{Rate: c.LinkRate, NoIPv6: true})
 		if err != nil {
 			return err
 		}
@@ -171,8 +171,8 @@ func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Sit
 		return err
 	}
 	c.line = append(c.line, took)
-	c.cold.least(c.linkRate, c.warm.took[last])
-	c.change.least(c.linkRate, again)
+	c.cold.least(c.LinkRate, c.warm.took[last])
+	c.change.least(c.LinkRate, again)
 	return nil
 }
 
@@ -251,10 +251,22 @@ func (c *crossing) download(ctx context.Context, at *wan.Site, goproxy, gomod st
 	return time.Since(start), err
 }
 
-// firstZip downloads the smallest zip of the tree.
+// firstZip downloads one module that the project requires, a small one if it is there.
 func (c *crossing) firstZip(ctx context.Context, at *wan.Site) error {
-	const small = "module example.test/first\n\ngo 1.21\n\nrequire golang.org/x/sync %s\n"
-	_, err := c.download(ctx, at, "http://127.0.0.1:3000", fmt.Sprintf(small, required(c.gomod, "golang.org/x/sync")))
+	f, err := modfile.ParseLax("go.mod", []byte(c.gomod), nil)
+	if err != nil {
+		return err
+	}
+	if len(f.Require) == 0 {
+		return fmt.Errorf("project %s requires no module: choose another --project", c.Project)
+	}
+	first := f.Require[0].Mod
+	const small = "golang.org/x/sync"
+	if v := required(c.gomod, small); v != "" {
+		first = module.Version{Path: small, Version: v}
+	}
+	_, err = c.download(ctx, at, "http://127.0.0.1:3000",
+		fmt.Sprintf("module example.test/first\n\ngo 1.21\n\nrequire %s %s\n", first.Path, first.Version))
 	return err
 }
 
@@ -272,13 +284,13 @@ func required(gomod, path string) string {
 	return ""
 }
 
-func (c *crossing) print(out io.Writer) {
-	fmt.Fprintf(out, "Across an emulated network, %v there and back, %d Mbit/s at each office; nothing but the first office has an upstream. "+
+func (c *crossing) report(out *report) {
+	out.say("Across an emulated network, %v there and back, %d Mbit/s at each office; nothing but the first office has an upstream. "+
 		"From the join command to the first zip from the mesh, the go command included: %.2f s. "+
-		"The bytes that the second office lacked, in one HTTP answer over bare TCP: %.2f s.\n\n",
-		c.linkRTT, c.linkRate/1e6, median(c.joined)/1e9, median(c.line)/1e9)
-	t := table.NewWriter()
-	t.AppendHeader(table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips", "office CPU s", "first office CPU s"})
+		"The bytes that the second office lacked, in one HTTP answer over bare TCP: %.2f s.",
+		c.LinkRTT, c.LinkRate/1e6, median(c.joined)/1e9, median(c.line)/1e9)
+	header := table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips", "office CPU s", "first office CPU s"}
+	var rows []table.Row
 	for _, l := range []*leg{c.direct, c.cold, c.warm, c.change} {
 		row := table.Row{l.name, fmt.Sprintf("%.2f", median(l.took)/1e9), "", fmt.Sprintf("%.2f", median(l.wire)/1e6), "", "", "", "", "", ""}
 		if len(l.ideal) > 0 {
@@ -293,9 +305,9 @@ func (c *crossing) print(out io.Writer) {
 		if l != c.direct {
 			row[8], row[9] = fmt.Sprintf("%.2f", median(l.cpu[0])/1e9), fmt.Sprintf("%.2f", median(l.cpu[1])/1e9)
 		}
-		t.AppendRow(row)
+		rows = append(rows, row)
 	}
-	fmt.Fprintf(out, "%s\n\n", t.RenderMarkdown())
+	out.table(header, rows)
 }
 
 // quotients divides the measurements of each round.

@@ -7,25 +7,31 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"testing"
 	"time"
 )
 
 // sendTime bounds one exchange of Send.
 const sendTime = time.Minute
 
+// test is the part of testing.TB that Send needs: this package is in a program, and
+// that one in none.
+type test interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
 // Send writes a request to a server as it stands, so that nothing cleans its target,
 // and returns the answer with its body. The first line of the request is method and
 // target, each that follows a header.
-func Send(t testing.TB, addr, request string) (*http.Response, string) {
+func Send(t test, addr, request string) (*http.Response, string) {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, sendTime)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(sendTime)); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 	line, headers, _ := strings.Cut(request, "\n")
 	method, _, _ := strings.Cut(line, " ")

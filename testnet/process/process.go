@@ -147,6 +147,16 @@ func (o *Office) Data() string { return o.data }
 // PID is the process ID.
 func (o *Office) PID() int { return o.cmd.Process.Pid }
 
+// Running reports whether the process is there.
+func (o *Office) Running() bool {
+	select {
+	case <-o.exited:
+		return false
+	default:
+		return true
+	}
+}
+
 // Log is what the office printed so far, at most the last 8 KiB.
 func (o *Office) Log() string {
 	text, err := os.ReadFile(o.log)

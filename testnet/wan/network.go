@@ -215,6 +215,14 @@ func (s *Site) close() error {
 	return errors.Join(errs...)
 }
 
+// SetRate changes what the site's line carries, in bits a second, each way; 0 is no
+// limit. What waits for the line already leaves when it would have.
+func (s *Site) SetRate(rate int64) {
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
+	s.up.rate, s.down.rate = rate, rate
+}
+
 // SetUsual says how paths are that SetPath has not set.
 func (n *Network) SetUsual(p Path) {
 	n.mu.Lock()

@@ -2,8 +2,12 @@ package wan
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // ErrUnavailable is returned where the machine cannot emulate a network; the
@@ -47,6 +51,27 @@ func (l *line) pass(now time.Time, size int) (time.Time, bool) {
 	}
 	l.free = l.free.Add(time.Duration(int64(size) * 8 * int64(time.Second) / l.rate))
 	return l.free, true
+}
+
+// leastRate is what a line carries at least, in bits a second: enough for a mesh to
+// hold together.
+const leastRate = 10_000
+
+// ParseRate reads bits a second as people write them: 100mbit, 1gbit, 2.5mbit.
+func ParseRate(text string) (int64, error) {
+	const most = 1 << 50
+	amount, isBits := strings.CutSuffix(strings.ToLower(text), "bit")
+	bits, err := humanize.ParseBytes(amount + "b") // the same prefixes, whatever they count
+	if !isBits || err != nil || bits < leastRate || bits > most {
+		return 0, fmt.Errorf("%q: want bits a second, at least %dkbit: 100mbit, 1gbit", text, leastRate/1000)
+	}
+	return int64(bits), nil
+}
+
+// FormatRate writes bits a second so that ParseRate reads them.
+func FormatRate(bits int64) string {
+	amount, prefix := humanize.ComputeSI(float64(bits))
+	return strings.ToLower(humanize.Ftoa(amount) + prefix + "bit")
 }
 
 // lane is one direction between two sites.
