@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/mesh/member"
 )
 
 // TestNewsThatCanWait: news is told at once after a quiet time; in busy times what can
@@ -80,5 +82,59 @@ func TestRoundTripsAreMeasuredInTurns(t *testing.T) {
 	})
 	if slices.Sort(seen); len(seen) != 6 || !slices.Equal(slices.Compact(seen), all) {
 		t.Errorf("measured in 3 turns of 2 of %v: %v", all, seen)
+	}
+}
+
+// TestWhatOthersTellIsKept: who is out is on disk at once, newcomers soon, and what
+// this node does itself at once.
+func TestWhatOthersTellIsKept(t *testing.T) {
+	state := &memoryState{}
+	m, err := New(Config{Key: newKey(t), Office: "berlin", NoLAN: true, State: state, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func() bool {
+		p, err := m.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.roster.Sum() == m.roster.Sum()
+	}
+	newcomer := func() (member.Key, member.Statement) {
+		s, err := member.NewSigner(newKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := member.Issue(m.self, m.signer, m.grantNode(s.Public, member.Member, "lisbon", time.Now()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Public, member.Statement{Credential: c.Bytes()}
+	}
+	k, credential := newcomer()
+	if !m.accept("", []member.Statement{credential}) || kept() {
+		t.Error("a newcomer was not taken, or each one costs a write to disk")
+	}
+	if err := m.keepRoster(); err != nil || !kept() {
+		t.Errorf("the newcomer is not kept: %v", err)
+	}
+	if _, credential = newcomer(); !m.accept("", []member.Statement{credential}) || kept() {
+		t.Error("another newcomer was not taken, or was kept")
+	}
+	v, err := member.Revoke(m.signer, m.roster.Mesh(), member.Removal{Target: k}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.accept("", []member.Statement{{Revocation: v.Bytes()}}) || !kept() {
+		t.Error("a revocation is not kept at once")
+	}
+	if _, err := m.Invite(InviteOptions{}); err != nil || !kept() {
+		t.Errorf("what this node does is not kept at once: %v", err)
+	}
+	if _, credential = newcomer(); !m.accept("", []member.Statement{credential}) || kept() {
+		t.Error("a third newcomer was not taken, or was kept")
+	}
+	if err := m.Close(); err != nil || !kept() {
+		t.Errorf("what others told last is not kept on Close: %v", err)
 	}
 }

@@ -111,7 +111,10 @@ func (m *Mesh) accept(p peer.ID, statements []member.Statement) bool {
 	if len(statements) == 0 {
 		return false
 	}
-	changed, err := m.update(func(r *member.Roster) (bool, error) { return r.Merge(statements, time.Now()) })
+	changed, err := m.change(func(r *member.Roster) (bool, error) { return r.Merge(statements, time.Now()) }, false)
+	if changed {
+		signal(m.changed)
+	}
 	if err != nil {
 		m.log.Debug("statements not taken", "from", p, "err", err)
 	}
@@ -182,7 +185,7 @@ func (m *Mesh) admit(p peer.ID, statements []member.Statement) error {
 	}
 	now := time.Now()
 	// Who says hello says it to everybody, so it is not passed on at once.
-	_, err = m.change(func(r *member.Roster) (bool, error) { return r.Vouched(k, statements, now) })
+	_, err = m.change(func(r *member.Roster) (bool, error) { return r.Vouched(k, statements, now) }, false)
 	if m.IsMember(p) {
 		return nil
 	}

@@ -38,8 +38,9 @@ type Mesh struct {
 
 	moving   sync.Mutex // held while a rotation is followed; taken before entering
 	entering sync.Mutex // held while the node moves to a mesh; taken before mu
-	mu       sync.Mutex // guards roster, self, meshKey, moves, rivals
+	mu       sync.Mutex // guards roster, unsaved, self, meshKey, moves, rivals
 	roster   *member.Roster
+	unsaved  bool // roster has something that State does not have
 	self     *member.Credential
 	meshKey  crypto.PrivKey       // nil unless this node has it
 	moves    []move               // rotations followed, newest last
@@ -143,6 +144,7 @@ func (m *Mesh) Close() error {
 			err = errors.Join(err, m.relays.close(), m.host.Close())
 		}
 		m.wg.Wait()
+		err = errors.Join(err, m.keepRoster())
 	})
 	return err
 }
@@ -263,18 +265,19 @@ func (m *Mesh) OfficeOf(p peer.ID) string {
 	return i.Office
 }
 
-// update changes the roster through f and makes the change count: revoked peers
-// lose their connections before it returns, and others are told soon.
+// update changes the roster through f and makes the change count: it is kept, revoked
+// peers lose their connections before it returns, and others are told soon.
 func (m *Mesh) update(f func(*member.Roster) (bool, error)) (bool, error) {
-	changed, err := m.change(f)
+	changed, err := m.change(f, true)
 	if changed {
 		signal(m.changed)
 	}
 	return changed, err
 }
 
-// change is update for what others need not be told at once.
-func (m *Mesh) change(f func(*member.Roster) (bool, error)) (bool, error) {
+// change is update without telling others. What comes from them, and is not pressing,
+// need not be kept at once: they would tell it again.
+func (m *Mesh) change(f func(*member.Roster) (bool, error), keep bool) (bool, error) {
 	m.mu.Lock()
 	before := m.roster.Arrivals()
 	changed, err := f(m.roster)
@@ -283,8 +286,11 @@ func (m *Mesh) change(f func(*member.Roster) (bool, error)) (bool, error) {
 	if changed {
 		if slices.ContainsFunc(m.roster.Since(before, math.MaxInt), func(s member.Statement) bool { return s.Credential == nil }) {
 			m.pressing.Store(true)
+			keep = true
 		}
-		saveErr = m.saveRoster()
+		if m.unsaved = true; keep {
+			saveErr = m.saveRoster()
+		}
 		gone = m.evaluate(time.Now())
 	}
 	m.mu.Unlock()

@@ -97,7 +97,7 @@ func (m *Mesh) enter(p *place) error {
 	// sees its session.
 	m.mu.Lock()
 	m.session.Store(s)
-	m.roster, m.self, m.meshKey = p.roster, p.self, p.meshKey
+	m.roster, m.self, m.meshKey, m.unsaved = p.roster, p.self, p.meshKey, false
 	gone := m.evaluate(time.Now())
 	m.mu.Unlock()
 	m.greeted.Clear()

@@ -116,7 +116,19 @@ func (m *Mesh) save(p *place) error {
 
 // saveRoster keeps the roster as it is. The caller holds mu.
 func (m *Mesh) saveRoster() error {
-	return m.save(&place{m.self, m.roster, m.meshKey})
+	err := m.save(&place{m.self, m.roster, m.meshKey})
+	m.unsaved = m.unsaved && err != nil
+	return err
+}
+
+// keepRoster keeps what others have told since the roster was kept last.
+func (m *Mesh) keepRoster() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.unsaved {
+		return nil
+	}
+	return m.saveRoster()
 }
 
 // found makes a mesh of this node alone.

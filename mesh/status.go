@@ -24,7 +24,7 @@ const (
 	pingIdle  = time.Minute // until the answerer gives up on a stream
 	pingEvery = 30 * time.Second
 	// pingsAtOnce is how many members are measured each time, the others later.
-	pingsAtOnce = 32
+	pingsAtOnce = 16
 )
 
 // Way is how a peer is connected.

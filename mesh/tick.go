@@ -35,6 +35,9 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 			m.renew(now)
 			m.countZips(ctx)
 			m.routeAll()
+			if err := m.keepRoster(); err != nil {
+				m.log.Warn("keep what other members told", "err", err)
+			}
 			standing = m.warnStanding(standing)
 		}
 		if now.Sub(pinged) >= pingEvery {
