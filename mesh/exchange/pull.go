@@ -242,8 +242,10 @@ func (t *Transfer) firstSource(ctx context.Context) (*source, error) {
 		case r := <-results:
 			open = slices.DeleteFunc(open, func(s *source) bool { return s == r.s })
 			if r.err == nil {
-				for _, s := range open {
+				for _, s := range open { // they were slower, and hold files all the same
 					s.cancel(errNotNeeded)
+					t.tried[s.peer] = false
+					t.addHolders([]peer.ID{s.peer})
 				}
 				t.text, t.listing = r.s.text, r.s.listing
 				t.stats.ListingBytes = r.s.listingBytes

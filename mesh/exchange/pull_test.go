@@ -189,3 +189,32 @@ func TestWaitEndsWithTheTransfer(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestWhoWasSlowerWithTheListingIsStillAHolder has two holders asked for the listing,
+// because neither sends it soon. The one that does then vanishes: the rest is with
+// the other.
+func TestWhoWasSlowerWithTheListingIsStillAHolder(t *testing.T) {
+	w := newWorld(t, 3)
+	quick, slow, asker := w.offices[0], w.offices[1], w.offices[2]
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 40))
+	quick.admit(r)
+	slow.admit(r)
+	bothAsked, gone := make(chan struct{}), make(chan struct{})
+	var asked, vanished sync.Once
+	adversary{
+		before: func(ctx context.Context) { await(ctx, bothAsked) },
+		file: func(int, *fileHead, []byte) ([]byte, error) {
+			vanished.Do(func() { close(gone) })
+			return nil, errVanish
+		},
+	}.takeOver(quick)
+	adversary{before: func(ctx context.Context) {
+		asked.Do(func() { close(bothAsked) })
+		await(ctx, gone)
+	}}.takeOver(slow)
+	asker.x.health.answered(quick.id(), time.Microsecond) // so that it is asked first
+	if _, err := asker.fetch(t.Context(), r, quick.id(), slow.id()); err != nil {
+		t.Fatal(err)
+	}
+	asker.served(r)
+}
