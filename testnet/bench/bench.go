@@ -171,14 +171,16 @@ func (b *bench) prepare(ctx context.Context) error {
 	if _, err := exec.LookPath("go"); err != nil {
 		return fmt.Errorf("what is measured is the go command, which is not there: %w", err)
 	}
+	var err error
+	for _, path := range []*string{&b.Bin, &b.Tree, &b.Scratch, &b.Data} { // commands run elsewhere
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
 	if err := runs(ctx, b.Bin); err != nil {
 		return err
 	}
-	bin, err := filepath.Abs(b.Bin)
-	if err != nil {
-		return err
-	}
-	b.binary = process.Binary(bin)
+	b.binary = process.Binary(b.Bin)
 	if b.gomod, err = b.readProject(ctx); err != nil {
 		return err
 	}
@@ -214,7 +216,10 @@ func (b *bench) prepare(ctx context.Context) error {
 // runs sees that what is to be measured is a meshproxy.
 func runs(ctx context.Context, bin string) error {
 	out, err := exec.CommandContext(ctx, bin, "version").CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(out), "meshproxy ") {
+	if err == nil && !strings.HasPrefix(string(out), "meshproxy ") {
+		err = errors.New("it says something else of itself")
+	}
+	if err != nil {
 		return fmt.Errorf("%s is no meshproxy that runs here: %w: %.200s", bin, err, out)
 	}
 	return nil

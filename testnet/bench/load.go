@@ -171,7 +171,7 @@ func (b *bench) startFileServer(ctx context.Context) (*server, error) {
 }
 
 func (r *report) loads(all []*load, o *process.Office) {
-	header := table.Row{"warm", "office", "http.FileServer", "office ÷ file server", "office's processor, µs each (zips: a MB)", "file server's", "office ÷ file server"}
+	header := table.Row{"warm", "office", "http.FileServer", "office ÷ file server", "office's processor, µs each (zips: a MB)", "file server's", "office's ÷ file server's"}
 	var rows []table.Row
 	for _, l := range all {
 		rows = append(rows, table.Row{l.kind,

@@ -41,7 +41,10 @@ func stats(ctx context.Context, r *room, _ []string) error {
 		return json.NewEncoder(r.out).Encode(map[string]any{"stats": states, "traffic": moved})
 	}
 	t := plainTable("office", "connected to", "releases", "answers", "from", "bytes")
-	t.SetColumnConfigs([]table.ColumnConfig{{Name: "from", WidthMax: maxSource, WidthMaxEnforcer: clip}})
+	t.SetColumnConfigs([]table.ColumnConfig{
+		{Name: "releases", Align: text.AlignRight}, {Name: "answers", Align: text.AlignRight},
+		{Name: "from", WidthMax: maxSource, WidthMaxEnforcer: clip}, {Name: "bytes", Align: text.AlignRight},
+	})
 	for _, s := range states {
 		switch st := s.Status; {
 		case !s.Running:
@@ -125,6 +128,11 @@ func (r *room) printPairs(moved []traffic) error {
 	if isPackets {
 		t = plainTable("between", "and", "->", "<-", "packets ->", "<-", "lost")
 	}
+	var numbers []table.ColumnConfig
+	for i := range 5 {
+		numbers = append(numbers, table.ColumnConfig{Number: i + 3, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(numbers)
 	all := pairs(moved)
 	for _, p := range all[:min(len(all), maxPairs)] {
 		row := table.Row{p.there.From, p.there.To, humanize.Bytes(uint64(p.there.Bytes)), humanize.Bytes(uint64(p.back.Bytes))}
@@ -136,7 +144,7 @@ func (r *room) printPairs(moved []traffic) error {
 		t.AppendRow(row)
 	}
 	if n := len(all) - maxPairs; n > 0 {
-		t.AppendRow(table.Row{fmt.Sprintf("%d more", n)})
+		t.AppendRow(table.Row{fmt.Sprint(n, " more")})
 	}
 	fmt.Fprintln(r.out)
 	return r.print(t)
