@@ -141,6 +141,7 @@ type Exchange struct {
 	mu     sync.Mutex // guards closed, and wg.Add against wg.Wait
 	closed bool
 	wg     sync.WaitGroup // every goroutine that this exchange started
+	jobs   chan func()    // received from by those that are idle
 }
 
 // New returns an exchange that answers members from now on, until Close.
@@ -167,6 +168,7 @@ func New(cfg Config) *Exchange {
 		leases:  newLeaseTable(),
 		repair:  newRepairSignals(),
 		drops:   drops{until: map[verify.Digest]time.Time{}},
+		jobs:    make(chan func()),
 		packing: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
@@ -198,22 +200,6 @@ func (x *Exchange) Close() error {
 	x.wg.Wait()
 	x.metrics.unregister()
 	return nil
-}
-
-// start runs f in a goroutine that Close waits for; false means that the
-// exchange is closed and f will not run.
-func (x *Exchange) start(f func()) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.closed {
-		return false
-	}
-	x.wg.Add(1)
-	go func() {
-		defer x.wg.Done()
-		f()
-	}()
-	return true
 }
 
 // within returns a context that ends with ctx or with the exchange.

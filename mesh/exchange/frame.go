@@ -3,6 +3,7 @@ package exchange
 import (
 	"fmt"
 	"math/bits"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -19,18 +20,45 @@ const maxFrameWindow = 16 << 20
 // a dictionary of raw content. All of both is in the frame's window, up to
 // maxFrameWindow.
 func packFrame(content, dict []byte, level zstd.EncoderLevel) ([]byte, error) {
-	window := 1 << bits.Len(uint(len(content)+len(dict)))
-	opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false),
-		zstd.WithWindowSize(max(zstd.MinWindowSize, min(window, maxFrameWindow)))}
+	window := max(zstd.MinWindowSize, min(1<<bits.Len(uint(len(content)+len(dict))), maxFrameWindow))
 	if len(dict) > 0 {
-		opts = append(opts, zstd.WithEncoderDictRaw(dictionary, dict))
+		enc, err := newPacker(level, window, zstd.WithEncoderDictRaw(dictionary, dict))
+		if err != nil {
+			return nil, fmt.Errorf("compress %d bytes: %w", len(content), err)
+		}
+		defer enc.Close()
+		return enc.EncodeAll(content, nil), nil
 	}
-	enc, err := zstd.NewWriter(nil, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("compress %d bytes: %w", len(content), err)
+	window = max(window, minFrameWindow)
+	pool, _ := packers.LoadOrStore(packer{level, window}, new(sync.Pool))
+	enc, ok := pool.(*sync.Pool).Get().(*zstd.Encoder)
+	if !ok {
+		var err error
+		if enc, err = newPacker(level, window); err != nil {
+			return nil, fmt.Errorf("compress %d bytes: %w", len(content), err)
+		}
 	}
-	defer enc.Close()
+	defer pool.(*sync.Pool).Put(enc)
 	return enc.EncodeAll(content, nil), nil
+}
+
+// minFrameWindow is the smallest window without a dictionary, in bytes. What is smaller than
+// its window is told as one segment, for which a reader needs no more than its size.
+const minFrameWindow = 1 << 20
+
+// packers has a sync.Pool of *zstd.Encoder for each packer: one of them has tables of a
+// megabyte, which costs more to make than most content to compress. Those with a
+// dictionary are of use once.
+var packers sync.Map
+
+type packer struct {
+	level  zstd.EncoderLevel
+	window int
+}
+
+func newPacker(level zstd.EncoderLevel, window int, more ...zstd.EOption) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, append(more, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(window))...)
 }
 
 // unpackFrame reads what packFrame wrote. The content has at most size bytes, which
