@@ -141,13 +141,11 @@ func multihashes(roots []verify.Digest) []mh.Multihash {
 func (m *Mesh) FindProvidersAsync(ctx context.Context, c cid.Cid, count int) <-chan peer.AddrInfo {
 	out := make(chan peer.AddrInfo)
 	m.lookups.Add(1)
-	m.wg.Add(1)
-	go func() {
-		defer m.wg.Done()
+	hired := m.hire(func(life context.Context) {
 		defer close(out)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(m.ctx, cancel)()
+		defer context.AfterFunc(life, cancel)()
 		var sent []peer.ID
 		for ai := range m.session.Load().dht.FindProvidersAsync(ctx, c, 0) {
 			if ai.ID == m.host.ID() || !m.IsMember(ai.ID) || slices.Contains(sent, ai.ID) {
@@ -163,6 +161,9 @@ func (m *Mesh) FindProvidersAsync(ctx context.Context, c cid.Cid, count int) <-c
 				return
 			}
 		}
-	}()
+	})
+	if !hired {
+		close(out)
+	}
 	return out
 }

@@ -32,7 +32,9 @@ type Mesh struct {
 	signer  member.Signer
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup // of goroutines that New and streams start
+	hiring  sync.Mutex     // guards shut, and wg.Add against wg.Wait
+	shut    bool           // nothing is begun any more
+	wg      sync.WaitGroup // of goroutines that New, streams and lookups start
 	closing sync.Once
 	running atomic.Bool // Run was called
 
@@ -143,6 +145,9 @@ func (m *Mesh) Close() error {
 		if m.host != nil {
 			err = errors.Join(err, m.relays.close(), m.host.Close())
 		}
+		m.hiring.Lock()
+		m.shut = true
+		m.hiring.Unlock()
 		m.wg.Wait()
 		err = errors.Join(err, m.keepRoster())
 	})
@@ -170,15 +175,18 @@ func (m *Mesh) Run(ctx context.Context) error {
 	return errors.Join(err, m.Close())
 }
 
-// spawn runs f in a goroutine that Close waits for.
-func (m *Mesh) spawn(f func(ctx context.Context)) {
-	m.wg.Add(1)
-	go func() {
-		defer m.wg.Done()
-		if m.ctx.Err() == nil {
-			f(m.ctx)
-		}
-	}()
+// spawn runs f in a goroutine that Close waits for, unless Close has been called.
+func (m *Mesh) spawn(f func(ctx context.Context)) { _ = m.hire(f) }
+
+// hire is spawn, and reports whether f runs.
+func (m *Mesh) hire(f func(ctx context.Context)) bool {
+	m.hiring.Lock()
+	defer m.hiring.Unlock()
+	if m.shut || m.ctx.Err() != nil {
+		return false
+	}
+	m.wg.Go(func() { f(m.ctx) })
+	return true
 }
 
 // ID is the node's identity.
