@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/meshproxy/meshproxy/store/modzip"
 	"github.com/meshproxy/meshproxy/verify"
@@ -50,8 +49,7 @@ func (s *Store) PutContents(ctx context.Context, contents []modzip.Content) erro
 			}
 			continue
 		}
-		// A stream gets a seal behind it, and may stand in the middle of a content.
-		files, streams, size = append(files, f), append(streams, slices.Clip(stream)), size+len(stream)
+		files, streams, size = append(files, f), append(streams, stream), size+len(stream)
 		if size > maxBatchBytes/2 || len(files) >= maxBatchEntries/10 {
 			if err := flush(); err != nil {
 				return err

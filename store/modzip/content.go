@@ -3,13 +3,12 @@ package modzip
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"context"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"sync"
-
-	"github.com/klauspost/compress/flate"
 
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -33,10 +32,15 @@ func (f Raw) Content(ctx context.Context, r io.Reader) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// deflaters hold what compresses. The level is the fastest whose streams are no longer
-// than those of the go command's zips.
+// packLevel is the level at which archive/zip compresses, and with it the go command
+// and the proxies that are written in Go: the same library at the same level makes the
+// very streams that nearly all module zips have, so that zips are the same bytes
+// wherever their files came from.
+const packLevel = 5
+
+// deflaters hold what compresses.
 var deflaters = sync.Pool{New: func() any {
-	w, err := flate.NewWriter(io.Discard, flate.DefaultCompression)
+	w, err := flate.NewWriter(io.Discard, packLevel)
 	if err != nil {
 		panic("DEFLATE writer: " + err.Error()) // a constant
 	}
@@ -58,10 +62,6 @@ func Pack(sum verify.Digest, content []byte) (Raw, []byte, error) {
 	if err := w.Close(); err != nil {
 		return Raw{}, nil, fmt.Errorf("compress file %s: %w", sum, err)
 	}
-	stream := b.Bytes()
-	if len(stream) >= len(content) {
-		f.Method, stream = zip.Store, content
-	}
-	f.CompressedSize = int64(len(stream))
-	return f, stream, nil
+	f.CompressedSize = int64(b.Len())
+	return f, b.Bytes(), nil
 }
