@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/testnet/toxic"
 )
 
 // patience bounds every wait of a test; a quiet machine needs milliseconds.
@@ -31,6 +32,7 @@ type Net struct {
 	dir     string
 	temp    string // for temporary files
 	offices []*Office
+	links   *toxic.Network // nil where nobody cuts anything
 	http    *http.Client
 }
 
@@ -57,6 +59,9 @@ func New(t testing.TB) *Net {
 			o.Stop()
 		}
 		n.http.CloseIdleConnections()
+		if err := n.closeLinks(); err != nil {
+			t.Error(err)
+		}
 		if !t.Failed() {
 			verifyNoneLeft(t, before)
 			n.verifyNoFiles()
@@ -125,7 +130,8 @@ type Office struct {
 
 	net    *Net
 	config node.Config
-	node   *node.Node // nil while stopped
+	site   *toxic.Site // nil without links
+	node   *node.Node  // nil while stopped
 	url    string
 	cancel context.CancelFunc
 	done   chan error // what Run returned
@@ -179,6 +185,7 @@ func (n *Net) start(name string, c node.Config, token string) *Office {
 		c.Log = testLog(n.t, name)
 	}
 	o := &Office{Name: name, net: n, config: c}
+	o.attach()
 	n.offices = append(n.offices, o)
 	o.run(token)
 	return o
@@ -215,6 +222,9 @@ func (o *Office) remember(st *node.Status) {
 		if _, _, err := net.SplitHostPort(hostPort); err == nil {
 			o.config.Listen = hostPort
 		}
+	}
+	if o.site != nil {
+		return // which says where it listens
 	}
 	var addrs []string
 	for _, a := range st.P2P {

@@ -123,6 +123,7 @@ type move struct {
 var moves = []string{
 	"ask", "ask", "ask", "ask", "ask", "stampede", "stampede", "grow", "grow", "halt", "halt", "boot", "boot", "boot",
 	"reboot", "upstream stop", "upstream start", "upstream start", "break", "break", "mend", "mend", "publish", "scrub", "leave", "revoke",
+	"cut", "cut-way", "heal", "heal",
 }
 
 var drawMove = rapid.Custom(func(t *rapid.T) move {
@@ -144,6 +145,7 @@ type plot struct {
 
 func newPlot(list []move) *plot {
 	p := &plot{isUp: map[string]bool{}}
+	p.say("links")
 	p.grow(0)
 	for _, m := range list {
 		p.add(m)
@@ -210,6 +212,12 @@ func (p *plot) add(m move) {
 		p.say("try %s young@v1.%[2]d.0.zip young@v1.%[2]d.0.mod", up, p.published)
 	case "leave", "revoke":
 		p.part(m.kind, up)
+	case "cut", "cut-way":
+		if other := p.offices[m.choice%len(p.offices)]; other != up {
+			p.say("%s %s %s", m.kind, up, other)
+		}
+	case "heal":
+		p.say("heal")
 	}
 }
 
@@ -247,6 +255,7 @@ func (p *plot) part(how, who string) {
 
 // end brings everything back: then every office has everything.
 func (p *plot) end() {
+	p.say("heal")
 	p.say("upstream start")
 	p.say("upstream mend")
 	if down := p.those(false); len(down) > 0 {
@@ -279,7 +288,7 @@ func (l *listener) Errorf(f string, a ...any) { l.failed = true; l.Logf(f, a...)
 // it fail: here an office that is asked, after the upstream stopped and before it is
 // back, which is no failure of the office's.
 func TestShrinking(t *testing.T) {
-	const want = "office a online\nupstream stop\ntry a greet@v1.0.0.zip greet@v1.0.0.mod\n"
+	const want = "links\noffice a online\nupstream stop\ntry a greet@v1.0.0.zip greet@v1.0.0.mod\n"
 	worlds := 0
 	judge := func(script string) bool {
 		worlds++

@@ -31,6 +31,8 @@ import (
 //	token VAR OFFICE [role=admin] [uses=N] [ttl=TIME] [name=OFFICE]    an invitation
 //	[!] enter NAME online|offline $VAR    join with it
 //	halt, boot, reboot OFFICE...
+//	links    before the first office: what they say to each other can be cut
+//	cut, cut-way OFFICE OFFICE    both ways, or from the first to the second; heal    everything
 //	stranger NAME online|offline    founds a mesh of its own
 //	members OFFICE...    wait until these are all that each of them knows, and connected;
 //	            members-now leaves out those that are away
@@ -121,6 +123,7 @@ func verbs() map[string]func(*testscript.TestScript, bool, []string) {
 	for name, v := range map[string]verb{
 		"office": {2, true, (*story).office}, "token": {2, false, (*story).token}, "enter": {3, true, (*story).enter},
 		"halt": {1, true, (*story).run}, "boot": {1, true, (*story).run}, "reboot": {1, true, (*story).run},
+		"links": {0, false, (*story).link}, "cut": {2, true, (*story).cut}, "cut-way": {2, true, (*story).cut}, "heal": {0, true, (*story).heal},
 		"members": {1, true, (*story).members}, "leave": {1, true, (*story).leave}, "withdraw": {2, false, (*story).withdraw},
 		"revoke": {2, true, (*story).revoke}, "rotate": {2, true, (*story).rotate},
 		"get": {3, true, (*story).get}, "everyone": {2, true, (*story).everyone}, "want": {3, false, (*story).want},

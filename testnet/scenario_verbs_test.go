@@ -17,6 +17,7 @@ import (
 
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/testnet/outside"
+	"github.com/meshproxy/meshproxy/testnet/toxic"
 )
 
 // file is what greet@v1.0.0.zip and the like name.
@@ -323,6 +324,18 @@ func (s *story) members(ts *testscript.TestScript, _ bool, args []string) {
 		})
 	}
 }
+
+func (s *story) link(*testscript.TestScript, bool, []string) { s.Link(toxic.Path{}) }
+
+func (s *story) cut(ts *testscript.TestScript, _ bool, args []string) {
+	from, to := s.named(ts, args[1]), s.named(ts, args[2])
+	s.CutOneWay(from, to, true)
+	if args[0] == "cut" {
+		s.CutOneWay(to, from, true)
+	}
+}
+
+func (s *story) heal(*testscript.TestScript, bool, []string) { s.Heal() }
 
 func (s *story) revoke(ts *testscript.TestScript, neg bool, args []string) {
 	_, err := s.named(ts, args[1]).Node().Revoke(s.t.Context(), node.Revocation{Who: args[2]})
