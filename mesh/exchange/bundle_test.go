@@ -25,19 +25,7 @@ func TestSmallFilesTravelTogether(t *testing.T) {
 	w := newWorld(t, 2)
 	holder, asker := w.offices[0], w.offices[1]
 	holder.admit(r)
-	var alone int64
-	listing, err := holder.store.Listing(r.root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range parsed(t, listing).Files {
-		raw, body, err := holder.store.OpenRaw(f.Sum)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body.Close()
-		alone += raw.CompressedSize
-	}
+	alone := holder.streams(t, r)
 	stats, err := asker.fetch(t.Context(), r, holder.id())
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ const (
 type health struct {
 	now      func() time.Time
 	failures atomic.Uint64 // of all peers together, since the start
+	nearRTT  time.Duration // nearRTT, but for tests
 
 	mu    sync.Mutex // guards peers and what they point to
 	peers map[peer.ID]*conduct
@@ -32,6 +33,7 @@ type health struct {
 
 type conduct struct {
 	rtt      time.Duration // moving average of request to first byte; 0 is unknown
+	least    time.Duration // the least that it ever was; 0 is unknown
 	speed    float64       // moving average of bytes a second; 0 is unknown
 	failures int           // since the last answer
 	tardy    int           // answers that came too late since the last one in time
@@ -40,7 +42,7 @@ type conduct struct {
 }
 
 func newHealth(now func() time.Time) *health {
-	return &health{now: now, peers: map[peer.ID]*conduct{}}
+	return &health{now: now, nearRTT: nearRTT, peers: map[peer.ID]*conduct{}}
 }
 
 // of returns the entry for p; the caller holds mu.
@@ -73,6 +75,9 @@ func (h *health) answered(p peer.ID, after time.Duration) {
 		c.rtt = after
 	} else {
 		c.rtt += (after - c.rtt) / 4
+	}
+	if c.least == 0 || after < c.least {
+		c.least = after
 	}
 }
 
@@ -172,6 +177,18 @@ func (h *health) rtt(p peer.ID) time.Duration {
 		return c.rtt
 	}
 	return 0
+}
+
+// nearRTT is below the least round trip of a peer that is near: across a LAN, not a
+// WAN.
+const nearRTT = 10 * time.Millisecond
+
+// near reports whether p is known to be near.
+func (h *health) near(p peer.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.peers[p]
+	return c != nil && c.least > 0 && c.least < h.nearRTT
 }
 
 // speed is how many bytes a second p delivered so far; 0 is unknown.

@@ -190,6 +190,7 @@ func (w *world) joinAt(dir, name string, tune func(*Config)) *office {
 	cfg := Config{Host: o.host, Members: view{o}, Backend: backend{st, o}, Log: slog.New(slog.DiscardHandler)}
 	tune(&cfg)
 	o.x = New(cfg)
+	o.x.health.nearRTT = 0 // members of this world are far away, but for tests of what is done when they are near
 	w.mu.Lock()
 	w.members[o.host.ID()] = name
 	w.mu.Unlock()
