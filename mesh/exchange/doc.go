@@ -40,6 +40,10 @@
 //	                          before them at most maxNear that came to it about
 //	                          when the first of those did
 //
+// An offer is a request that names digests as well, of the names in brief: then no
+// entry comes but the last, with a bit for each name of which the answerer has a record
+// with the same digest. What is left is pushed.
+//
 // A brief entry has the digest, whether the answerer holds the file, which other
 // holders it knows of (maxHolders) and who holds the claim on it; a full entry
 // has the record's signed envelope as well.

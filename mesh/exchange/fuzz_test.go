@@ -13,9 +13,9 @@ func messages() []any {
 	name := wireName{Path: "example.test/m", Version: "v1.0.0", Kind: "zip"}
 	sum := verify.DigestOf(nil)
 	return []any{
-		&recordsRequest{Full: []wireName{name}, Brief: []wireName{name, name}, Related: true},
+		&recordsRequest{Full: []wireName{name}, Brief: []wireName{name, name}, Related: true, Known: [][]byte{sum[:], sum[:]}},
 		&recordsEntry{Brief: true, Index: 3, Digest: sum[:], Envelope: []byte("e"), Held: true,
-			Holders: [][]byte{[]byte("p")}, Fetching: []byte("f"), Related: []wireName{name}, End: true},
+			Holders: [][]byte{[]byte("p")}, Fetching: []byte("f"), Related: []wireName{name}, End: true, Same: []byte{1}},
 		&pushRecord{Envelope: []byte("e"), Held: true},
 		&pushReply{Status: PushConflict, Envelope: []byte("e")},
 		&filesOpen{Path: "example.test/m", Version: "v1.0.0", Root: sum[:], Class: Prefetch, Listing: true, Bases: [][]byte{sum[:]}, Diffs: true, Bundles: true},

@@ -65,7 +65,7 @@ func (x *Exchange) Push(ctx context.Context, records []*verify.Signed, held func
 }
 
 // PushTo hands records to one peer, in batches of maxPush, but for those of modules
-// that it may not learn of.
+// that it may not learn of. What it knows already it is told in brief.
 func (x *Exchange) PushTo(ctx context.Context, p peer.ID, records []*verify.Signed, held func(*verify.Signed) bool) ([]PushResult, error) {
 	if x.cfg.Share != nil {
 		records = slices.DeleteFunc(slices.Clone(records), func(s *verify.Signed) bool { return !x.shares(p, s.Record.Name.Module.Path) })
@@ -74,6 +74,11 @@ func (x *Exchange) PushTo(ctx context.Context, p peer.ID, records []*verify.Sign
 	for len(records) > 0 {
 		batch := records[:min(len(records), maxPush)]
 		records = records[len(batch):]
+		batch, known := x.offer(ctx, p, batch, held)
+		all = append(all, known...)
+		if len(batch) == 0 {
+			continue
+		}
 		results, err := x.pushBatch(ctx, p, batch, held)
 		all = append(all, results...)
 		if err != nil {

@@ -25,6 +25,13 @@ func (x *Exchange) answerRecords(ctx context.Context, from peer.ID, l *link) err
 	if n := len(req.Full) + len(req.Brief); n > maxNames {
 		return fmt.Errorf("%d names in a request: at most %d allowed", n, maxNames)
 	}
+	if len(req.Known) > 0 {
+		same, err := x.offered(from, &req)
+		if err != nil {
+			return err
+		}
+		return l.send(&recordsEntry{End: true, Same: same}, maxEntry)
+	}
 	var mods []*verify.Signed
 	for i, w := range req.Full {
 		s, err := x.answerName(l, from, i, w, false)
@@ -40,10 +47,8 @@ func (x *Exchange) answerRecords(ctx context.Context, from peer.ID, l *link) err
 		if err != nil {
 			return err
 		}
-		if req.Holding && s != nil && s.Record.Name.Kind == verify.Zip && x.holders.add(s.Record.Digest, from) {
-			// Who tells a keeper that it holds a zip may be the only one left, and the
-			// keeper may have looked before it knew whom to copy from.
-			x.repair.arrived(s.Record.Name)
+		if req.Holding && s != nil {
+			x.hears(from, s)
 		}
 	}
 	end := recordsEntry{End: true}
@@ -55,6 +60,15 @@ func (x *Exchange) answerRecords(ctx context.Context, from peer.ID, l *link) err
 		end.Related = x.related(from, mods, req.Near)
 	}
 	return l.send(&end, maxEntry)
+}
+
+// hears notes that a peer says that it holds what a record is about.
+func (x *Exchange) hears(from peer.ID, s *verify.Signed) {
+	if s.Record.Name.Kind == verify.Zip && x.holders.add(s.Record.Digest, from) {
+		// Who tells a keeper that it holds a zip may be the only one left, and the
+		// keeper may have looked before it knew whom to copy from.
+		x.repair.arrived(s.Record.Name)
+	}
 }
 
 // answerName sends an entry if there is anything to say about the name, and

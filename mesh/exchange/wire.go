@@ -79,6 +79,9 @@ type recordsRequest struct {
 	Holding bool       `cbor:"4,keyasint,omitempty"` // the asker holds the bytes of all in Brief
 	Trace   string     `cbor:"5,keyasint,omitempty"` // what the question is for, see joinTrace
 	Near    bool       `cbor:"6,keyasint,omitempty"` // with Related: also what came when those did
+	// Known are the digests that the asker has of the names in Brief, of which it only
+	// wants to hear whether they are the same: no entry but the last comes, with Same.
+	Known [][]byte `cbor:"7,keyasint,omitempty"`
 }
 
 type recordsEntry struct {
@@ -91,6 +94,7 @@ type recordsEntry struct {
 	Fetching []byte     `cbor:"7,keyasint,omitempty"`
 	Related  []wireName `cbor:"8,keyasint,omitempty"`
 	End      bool       `cbor:"9,keyasint,omitempty"`
+	Same     []byte     `cbor:"10,keyasint,omitempty"` // to Known: it is the same of name n if bit n%8 of byte n/8 is set
 }
 
 type pushRecord struct {
