@@ -48,24 +48,6 @@ func ParseHex(s string) (Digest, error) {
 	return d, nil
 }
 
-// ParseCID reads a digest from a CID of the only kind this project uses:
-// version 1, codec raw, multihash sha2-256.
-func ParseCID(c cid.Cid) (Digest, error) {
-	var d Digest
-	if !c.Defined() || c.Version() != 1 || c.Type() != cid.Raw {
-		return d, fmt.Errorf("CID %v: want version 1, codec raw", c)
-	}
-	mh, err := multihash.Decode(c.Hash())
-	if err != nil {
-		return d, fmt.Errorf("CID %v: %w", c, err)
-	}
-	if mh.Code != multihash.SHA2_256 || len(mh.Digest) != len(d) {
-		return d, fmt.Errorf("CID %v: want multihash sha2-256 of %d bytes", c, len(d))
-	}
-	copy(d[:], mh.Digest)
-	return d, nil
-}
-
 // H1 writes the digest as go.sum does.
 func (d Digest) H1() string { return h1Prefix + base64.StdEncoding.EncodeToString(d[:]) }
 

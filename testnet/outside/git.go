@@ -121,15 +121,6 @@ func (p *Repo) DeleteTag(name string) error {
 	return err
 }
 
-// Branch makes a branch at the newest commit and goes on with it.
-func (p *Repo) Branch(name string) error {
-	if _, err := p.git("checkout", "-q", "-B", name); err != nil {
-		return err
-	}
-	_, err := p.git("push", "-q", "--force", "origin", name)
-	return err
-}
-
 // Destroy removes the repository that is fetched from.
 func (p *Repo) Destroy() error { return os.RemoveAll(p.bare) }
 

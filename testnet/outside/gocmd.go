@@ -70,9 +70,6 @@ func (g *Go) Set(settings ...string) { g.env = append(g.env, settings...) }
 // At lets commands run at another place than here: start is (*exec.Cmd).Start there.
 func (g *Go) At(start func(*exec.Cmd) error) { g.start = start }
 
-// Env returns the environment that commands run in.
-func (g *Go) Env() []string { return slices.Clone(g.env) }
-
 // Dir is where commands run.
 func (g *Go) Dir() string { return filepath.Join(g.dir, Project) }
 
@@ -94,9 +91,6 @@ func (g *Go) Write(name, content string) error {
 	}
 	return os.WriteFile(path, []byte(content), 0o666)
 }
-
-// Forget empties the module cache.
-func (g *Go) Forget() error { return os.RemoveAll(g.ModCache()) }
 
 // CommandError is a failed go command, with all that it printed.
 type CommandError struct {
