@@ -34,6 +34,10 @@ const (
 	// read: less when what was read ahead turns out not to be asked for, twice as much
 	// when it is.
 	minWindow, maxWindow = 2, 32
+	// manyInfos is how many .info in a row, with no zip between them, tell that the go
+	// command will ask for their zips, and firstWindow how many of these are read
+	// before it does: a line that is far away has nothing else to do meanwhile.
+	manyInfos, firstWindow = 8, 16
 	// aheadSlots is how many zips are read ahead at a time. Most are small and take two
 	// round trips whatever the line could carry meanwhile.
 	aheadSlots = 16
@@ -60,6 +64,7 @@ type ahead struct {
 	infos  trail                    // guarded by mu; by their .info
 	front  int                      // guarded by mu; step of infos after the zip asked for last
 	window int                      // guarded by mu; steps from front on that may be read
+	row    int                      // guarded by mu; steps of infos since a zip was asked for
 	near   time.Time                // guarded by mu; when it was last asked what came with a file
 	under  map[verify.Name]*reading // guarded by mu; zips being read ahead
 	bytes  int64                    // guarded by mu; of those, as their records say
@@ -97,7 +102,7 @@ func (a *ahead) asked(name verify.Name) bool {
 	case verify.Mod:
 		a.mods.add(name.Module, now)
 	case verify.Info:
-		a.infos.add(name.Module, now)
+		return a.infos.add(name.Module, now) && a.announce()
 	case verify.Zip:
 		if r := a.under[name]; r != nil {
 			r.wanted = true
@@ -107,8 +112,20 @@ func (a *ahead) asked(name verify.Name) bool {
 	return false
 }
 
+// announce counts a new step of infos, and reports whether there have been so many
+// that their zips will follow. Then the window is behind the first of them; a.mu is held.
+func (a *ahead) announce() bool {
+	if a.row++; a.row != manyInfos {
+		return false
+	}
+	a.front = a.infos.first + len(a.infos.steps) - manyInfos
+	a.window = firstWindow
+	return true
+}
+
 // advance moves the window behind the zip of m; a.mu is held.
 func (a *ahead) advance(m module.Version, now time.Time) bool {
+	a.row = 0
 	i, ok := a.infos.at[m]
 	if !ok || a.infos.stale(i, now) {
 		return false
@@ -199,11 +216,11 @@ type step struct {
 	taken bool // it was acted upon
 }
 
-// add notes that m is asked for. What was asked for lately keeps its place: several
-// clients may be on the same way.
-func (t *trail) add(m module.Version, now time.Time) {
+// add notes that m is asked for, and reports whether that is a step. What was asked
+// for lately keeps its place: several clients may be on the same way.
+func (t *trail) add(m module.Version, now time.Time) bool {
 	if i, ok := t.at[m]; ok && !t.stale(i, now) {
-		return
+		return false
 	}
 	if len(t.steps) >= maxTrail {
 		t.forget(maxTrail / 2)
@@ -213,6 +230,7 @@ func (t *trail) add(m module.Version, now time.Time) {
 	}
 	t.at[m] = t.first + len(t.steps)
 	t.steps = append(t.steps, step{mod: m, when: now})
+	return true
 }
 
 // forget drops the first n steps.
@@ -260,6 +278,9 @@ func (n *Node) readAhead() {
 	for _, m := range n.foreseen.due() {
 		name := verify.Name{Module: m, Kind: verify.Zip}
 		signed, err := n.store.Record(name)
+		if err != nil && n.following.follows(name) {
+			continue // its record is on its way
+		}
 		if err != nil || n.store.HasZip(signed.Record.Digest) || !n.collects(m) {
 			n.foreseen.pass(m)
 			continue

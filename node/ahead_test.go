@@ -43,9 +43,32 @@ func TestAhead(t *testing.T) {
 		}
 		return reach
 	}
+	t.Run("many .info in a row announce their zips, once", func(t *testing.T) {
+		a, _ := clock()
+		for i := range manyInfos - 1 {
+			if a.asked(aheadName(i, verify.Info)) || a.asked(aheadName(0, verify.Info)) {
+				t.Fatalf("after %d .info something is due", i+1)
+			}
+		}
+		if !a.asked(aheadName(manyInfos-1, verify.Info)) {
+			t.Fatal("nothing is due after many .info")
+		}
+		for i := range 200 {
+			if a.asked(aheadName(manyInfos+i, verify.Info)) {
+				t.Fatal("what is due is announced again")
+			}
+		}
+		if n := read(a); n != firstWindow {
+			t.Errorf("%d zips are read before one was asked for, want %d", n, firstWindow)
+		}
+		if a.asked(aheadName(0, verify.Zip)); !a.infos.steps[firstWindow-1].taken || a.window != 2*firstWindow {
+			t.Errorf("the window is %d when the first was wanted, want %d", a.window, 2*firstWindow)
+		}
+	})
 	t.Run("the window grows while what was read is asked for", func(t *testing.T) {
 		a, _ := clock()
 		walk(a, 0, 200)
+		a.window = minWindow
 		var reached []int
 		total := 0
 		for i := range 8 {

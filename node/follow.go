@@ -59,6 +59,13 @@ func (f *follow) done(a attempt, names ...verify.Name) {
 	}
 }
 
+// follows reports whether there is an attempt at name.
+func (f *follow) follows(name verify.Name) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.under[name] != nil
+}
+
 // wait returns when nobody follows name any more, or ctx ends. It reports whether
 // anybody did.
 func (f *follow) wait(ctx context.Context, name verify.Name) bool {
