@@ -16,9 +16,14 @@ import (
 // newsAge is for how long a move of a member is passed on by those that it told of it.
 const newsAge = 5 * time.Minute
 
+// ownAge is after what time a member is told this node's own addresses again: it may
+// have lost the answer in which they were.
+const ownAge = 10 * time.Minute
+
 // told is what a member has been told over the connections that it has.
 type told struct {
 	own      [][]byte  // this node's addresses
+	ownAt    time.Time // when it was told them
 	at       time.Time // of the last exchange
 	arrivals uint64    // of the roster up to which it has all; 0 if that is not known
 }
@@ -37,11 +42,13 @@ func (b *peerBook) news(p peer.ID, asked []member.Key) []member.Hint {
 	defer b.mu.Unlock()
 	c := b.of(p)
 	var out []member.Hint
-	if !sameAddrs(c.told.own, own.Addrs) {
+	now := time.Now()
+	if !sameAddrs(c.told.own, own.Addrs) || now.Sub(c.told.ownAt) > ownAge {
 		out = append(out, own)
+		c.told.own, c.told.ownAt = own.Addrs, now
 	}
 	moved := b.movedSince(c.told.at, p)
-	c.told.own, c.told.at = own.Addrs, time.Now()
+	c.told.at = now
 	for _, k := range append(moved, asked[:min(len(asked), maxHints)]...) {
 		q := k.Peer()
 		known := b.known[q]

@@ -232,12 +232,6 @@ func (b *peerBook) save() error {
 	return b.m.putState(statePeers, s)
 }
 
-// isAway reports whether there is no direct connection to p.
-func (b *peerBook) isAway(p peer.ID) bool {
-	return p != b.m.host.ID() &&
-		(b.m.host.Network().Connectedness(p) != network.Connected || onlyRelayed(b.m.host, p))
-}
-
 // away returns the members that no direct connection is open to. The caller must not
 // change it. It is asked for often, and looks at all members only when something has
 // changed.
@@ -249,7 +243,13 @@ func (b *peerBook) away() []peer.ID {
 	if fresh {
 		return out
 	}
-	out = slices.DeleteFunc(b.m.Members(), func(p peer.ID) bool { return !b.isAway(p) })
+	direct := map[peer.ID]bool{b.m.host.ID(): true}
+	for _, c := range b.m.host.Network().Conns() {
+		if wayOf(c) != Relayed {
+			direct[c.RemotePeer()] = true
+		}
+	}
+	out = slices.DeleteFunc(b.m.Members(), func(p peer.ID) bool { return direct[p] })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stirs == stirs {
@@ -270,7 +270,8 @@ func (b *peerBook) stirred() {
 func (b *peerBook) due(now time.Time) []peer.ID {
 	away := slices.Clone(b.away())
 	for p := range b.static {
-		if !b.m.IsMember(p) && b.isAway(p) {
+		if !b.m.IsMember(p) && p != b.m.host.ID() &&
+			(b.m.host.Network().Connectedness(p) != network.Connected || onlyRelayed(b.m.host, p)) {
 			away = append(away, p)
 		}
 	}

@@ -170,6 +170,9 @@ func (m *Mesh) keepPlaces(ctx context.Context, now time.Time) {
 			good++
 		}
 	}
+	if good >= relayPlaces {
+		return
+	}
 	for _, p := range m.relayCandidates() {
 		if good >= relayPlaces {
 			return

@@ -74,6 +74,7 @@ func (m *Mesh) syncOnce(ctx context.Context, p peer.ID, asked []member.Key) (aga
 		return false, nil, err
 	}
 	news := m.hearFrom(p, have.Hints, have.Zips, have.Time)
+	have.Missing = have.Missing[:min(len(have.Missing), maxHints)]
 	if have.Same {
 		m.peers.hasAll(p, arrivals)
 		return news && m.peers.blank(), have.Missing, nil
@@ -138,6 +139,7 @@ func (m *Mesh) serveSync(s network.Stream) {
 	err = m.answerSync(w, p)
 	w.close(err)
 	if err != nil {
+		m.peers.forget(p) // nobody knows what has arrived
 		m.log.Debug("sync", "peer", p, "err", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/meshproxy/meshproxy/mesh"
+	"github.com/meshproxy/meshproxy/mesh/member"
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/verify"
 )
@@ -90,9 +91,14 @@ const membersPeriod = 2 * time.Second
 func (n *Node) watchMembers(ctx context.Context) error {
 	tick := time.NewTicker(membersPeriod)
 	defer tick.Stop()
+	var noted *member.View
 	for {
-		if err := n.noteMembers(); err != nil {
-			n.log.Warn("cannot note who is a member", "err", err)
+		if v := n.mesh.View(); v != noted {
+			if err := n.noteMembers(); err != nil {
+				n.log.Warn("cannot note who is a member", "err", err)
+			} else {
+				noted = v
+			}
 		}
 		select {
 		case <-tick.C:

@@ -11,6 +11,7 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,6 +67,7 @@ func TestManyNodes(t *testing.T) {
 	}
 	t.Logf("every node has served %s after %.1f s", path, time.Since(began).Seconds())
 	profileHeap(t)
+	stopAll(all)
 	if n := s.upstream.Counts()[outside.Zip]; n != 1 {
 		t.Errorf("%d requests for one zip by %d nodes, want 1", n, count)
 	}
@@ -92,6 +94,16 @@ func (o *Office) joinSlowly(token string, within time.Duration) {
 		}
 		t.Logf("office %s tries again: %v", o.Name, err)
 	}
+}
+
+// stopAll stops offices at the same time: while one after the other stops, those that
+// are left look for more and more that are gone.
+func stopAll(offices []*Office) {
+	var stopping sync.WaitGroup
+	for _, o := range offices {
+		stopping.Go(o.Stop)
+	}
+	stopping.Wait()
 }
 
 // meets waits until an office is connected to all others.

@@ -378,6 +378,11 @@ func TestRostersConverge(t *testing.T) {
 		if !slices.EqualFunc(va.Members(), vb.Members(), func(x, y Info) bool { return x.Peer == y.Peer && x.Credential.ID() == y.Credential.ID() }) {
 			t.Fatal("they differ on who is in")
 		}
+		for subject := range a.credentials {
+			if _, in := va.Member(subject.key.Peer()); in != a.has(subject.key, at) {
+				t.Fatalf("%s is a member: %v by the view of all, %v by one of it alone", subject.key, in, !in)
+			}
+		}
 		saved := w.roster()
 		if _, err := saved.Merge(a.Statements(func(ID) bool { return true }), start); err != nil || saved.Sum() != a.Sum() {
 			t.Fatalf("a saved roster comes back as another: %v", err)

@@ -374,7 +374,7 @@ func (r *Roster) Vouched(stranger Key, statements []Statement, now time.Time) (b
 			break
 		}
 	}
-	if _, ok := trial.Evaluate(now).Member(stranger.Peer()); !ok {
+	if !trial.has(stranger, now) {
 		return false, errors.Join(errs...)
 	}
 	*r = *trial

@@ -125,6 +125,13 @@ func (r *Roster) evaluateNode(v *View, subject Key, known []*Credential, byTarge
 	}
 }
 
+// has reports whether a key is a member at now, as Evaluate would say.
+func (r *Roster) has(k Key, now time.Time) bool {
+	v := &View{members: map[peer.ID]Info{}}
+	r.evaluateNode(v, k, r.credentials[subject{Node, k}], r.revokedBy(), map[Key][]peer.ID{}, now)
+	return len(v.members) > 0
+}
+
 func (v *View) changesAt(now, t time.Time) {
 	if t.After(now) && (v.Until.IsZero() || t.Before(v.Until)) {
 		v.Until = t
