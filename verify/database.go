@@ -61,13 +61,14 @@ type Database struct {
 	log       *slog.Logger
 	onFork    func(Fork)
 	onReject  func(string, error)
-	extending chan struct{} // held while the timeline is made longer
+	extending chan struct{} // held by the one whose turn it is to make the timeline longer
 	tiles     flights[[]byte]
 	lookups   flights[*Proof]
 	answers   flights[[]byte]
 	stats     counters
 
-	saving sync.Mutex // held while a cached tile is compared and replaced
+	saving     sync.Mutex // held while a cached tile is compared and replaced
+	installing sync.Mutex // held while the latest head is compared and replaced
 
 	mu        sync.Mutex
 	head      treeHead  // the latest, guarded by mu

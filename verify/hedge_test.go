@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -142,4 +143,38 @@ func TestErrorNamesCachesOnlyIfNothingElse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// swallower answers lookups, and never a tile.
+type swallower struct {
+	DBRemote
+	silent
+}
+
+func (s *swallower) ReadRemote(ctx context.Context, path string) ([]byte, error) {
+	if strings.HasPrefix(path, "/tile/") {
+		return s.silent.ReadRemote(ctx, path)
+	}
+	return s.DBRemote.ReadRemote(ctx, path)
+}
+
+func TestSourceThatSwallowsTilesCostsNoTimeout(t *testing.T) {
+	log := newTestLog(t, testDB, "")
+	synctest.Test(t, func(t *testing.T) {
+		hung := &swallower{DBRemote: log}
+		d := hedged(t, log, hung, log)
+		for i := range 3 { // each time the tree has grown, and its new tiles are needed
+			log.grow(t, 300)
+			start := time.Now()
+			mustProve(t, d, mod(i))
+			if took, most := time.Since(start), 2*d.hedge; took > most {
+				t.Errorf("lookup %d took %v, want at most %v", i, took, most)
+			}
+			d.sources[0].coolUntil.Store(0) // as if it had not been asked for long
+		}
+		synctest.Wait()
+		if hung.asked.Load() == 0 || hung.ended.Load() != hung.asked.Load() {
+			t.Errorf("asked for %d tiles, given up %d times", hung.asked.Load(), hung.ended.Load())
+		}
+	})
 }

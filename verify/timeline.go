@@ -1,10 +1,12 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -108,16 +110,26 @@ func (d *Database) placeFrom(ctx context.Context, src *source, h treeHead) error
 		if h.tree.N <= latest.tree.N {
 			return d.checkTrees(ctx, src, h, latest, nil)
 		}
-		select {
-		case d.extending <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		err := d.extend(ctx, src, h)
-		<-d.extending
-		if err != nil {
+		if err := d.extendInTurn(ctx, src, h); err != nil && !errors.Is(err, errMoved) {
 			return err
 		}
+	}
+}
+
+// extendInTurn is extend by one at a time, because who comes next mostly finds the work
+// done. But it waits for no longer than the hedge: the one whose turn it is may have a
+// source that is silent.
+func (d *Database) extendInTurn(ctx context.Context, src *source, h treeHead) error {
+	patience := time.NewTimer(d.hedge)
+	defer patience.Stop()
+	select {
+	case d.extending <- struct{}{}:
+		defer func() { <-d.extending }()
+		return d.extend(ctx, src, h, true)
+	case <-patience.C:
+		return d.extend(ctx, src, h, false)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -131,30 +143,47 @@ func (d *Database) offer(h treeHead) {
 	}
 }
 
-// extend makes the timeline longer, by the greatest head on offer, or else by h.
-// The caller holds d.extending.
-func (d *Database) extend(ctx context.Context, src *source, h treeHead) error {
-	d.mu.Lock()
-	best := d.offered
-	d.offered = treeHead{}
-	d.mu.Unlock()
+// extend makes the timeline longer, by the greatest head on offer if it is this one's
+// turn, or else by h. The error is errMoved if another one was faster.
+func (d *Database) extend(ctx context.Context, src *source, h treeHead, turn bool) error {
 	latest := d.latest()
-	if best.tree.N > h.tree.N && best.tree.N > latest.tree.N {
-		if d.checkTrees(ctx, src, latest, best, d.install) == nil {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
+	install := func(newer treeHead) error { return d.install(latest, newer) }
+	if turn {
+		best := d.takeOffer()
+		if best.tree.N > h.tree.N && best.tree.N > latest.tree.N {
+			if err := d.checkTrees(ctx, src, latest, best, install); err == nil || errors.Is(err, errMoved) {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 		}
 	}
 	if h.tree.N <= latest.tree.N {
 		return nil
 	}
-	return d.checkTrees(ctx, src, latest, h, d.install)
+	return d.checkTrees(ctx, src, latest, h, install)
 }
 
-// install makes h the latest head. It is durable before it is used.
-func (d *Database) install(h treeHead) error {
+func (d *Database) takeOffer() (best treeHead) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	best, d.offered = d.offered, treeHead{}
+	return best
+}
+
+// errMoved means that the latest head is not the one any more that another was checked
+// against.
+var errMoved = errors.New("the latest tree head has changed")
+
+// install makes h the latest head after that which it was checked against. It is
+// durable before it is used.
+func (d *Database) install(after, h treeHead) error {
+	d.installing.Lock()
+	defer d.installing.Unlock()
+	if latest := d.latest(); !bytes.Equal(latest.note, after.note) {
+		return errMoved
+	}
 	for _, key := range [...]string{copyKey, headKey} { // the last is synced, and with it the first
 		if err := d.cache.Put(d.prefix+key, h.note); err != nil {
 			return fmt.Errorf("checksum database %s: store the tree head: %w", d.name, err)
