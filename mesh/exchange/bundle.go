@@ -40,11 +40,10 @@ func (x *Exchange) sendBundles(ctx context.Context, l *link, given *given, lines
 	return rest, nil
 }
 
-// bundles packs those of lines that are small. Those who ask take turns, because it
-// takes processor time and memory.
+// bundles packs those of lines that are small.
 func (x *Exchange) bundles(ctx context.Context, given *given, lines []uint32) (all []*bundle, rest []uint32, err error) {
-	if err := x.packing.Acquire(ctx, 1); err != nil {
-		return nil, nil, err
+	if !x.pack(ctx) {
+		return nil, lines, ctx.Err()
 	}
 	defer x.packing.Release(1)
 	b := &bundle{}

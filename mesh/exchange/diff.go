@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -55,6 +56,18 @@ func (b *base) line(name string) (int, bool) {
 	})
 }
 
+// packWait is how long an answerer waits for its turn to pack files; after that they go
+// as they are. The asker hears nothing meanwhile.
+const packWait = time.Second
+
+// pack waits for a turn to pack files: to do so takes processor time and memory. The
+// caller releases packing if there is one.
+func (x *Exchange) pack(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, packWait)
+	defer cancel()
+	return x.packing.Acquire(ctx, 1) == nil
+}
+
 // content reads a file that is held, of at most maxDiffed bytes, and checks it. The
 // error is errNoBase if it is not to be had.
 func (x *Exchange) content(ctx context.Context, sum verify.Digest) ([]byte, error) {
@@ -94,7 +107,6 @@ func (x *Exchange) sendDiff(ctx context.Context, l *link, line uint32, f verify.
 
 // diff makes the frame of a file with another one as its dictionary, and the part of
 // its head that is about it; nil if that does not pay or one of them is not to be had.
-// Those who ask take turns, because it takes processor time and memory.
 func (x *Exchange) diff(ctx context.Context, sum, from verify.Digest) (*fileHead, []byte, error) {
 	raw, body, err := x.cfg.Backend.OpenRaw(sum)
 	if err != nil {
@@ -104,8 +116,8 @@ func (x *Exchange) diff(ctx context.Context, sum, from verify.Digest) (*fileHead
 	if raw.Size > maxDiffed || raw.CompressedSize < minDiffed {
 		return nil, nil, nil
 	}
-	if err := x.packing.Acquire(ctx, 1); err != nil {
-		return nil, nil, err
+	if !x.pack(ctx) {
+		return nil, nil, ctx.Err()
 	}
 	defer x.packing.Release(1)
 	dict, err := x.content(ctx, from)

@@ -43,7 +43,7 @@ const (
 	maxHead         = 128 + maxHolding + 10*maxBundled // fileHead
 	maxHolding      = maxHave + 2<<10                  // holding
 	maxListingFrame = verify.MaxListing + 1<<10        // zstd frame of a listing
-	maxDiffed       = 4 << 20                          // a file that travels as a difference, and the one that it differs from
+	maxDiffed       = 2 << 20                          // a file that travels as a difference, and the one that it differs from
 	minDiffed       = 128                              // raw stream of such a file: shorter ones do not pay
 	maxKey          = 4 << 10                          // key of an answer or of a claim
 	maxAnswer       = 4 << 20                          // value of an answer: a list of versions, a database lookup
