@@ -125,3 +125,46 @@ func TestReadAheadStaysInTheMesh(t *testing.T) {
 	}
 	s.Check()
 }
+
+// TestLookupsAreForeseen has a client look up one module of a build whose go.mod files
+// came together: the others are looked up before it asks.
+func TestLookupsAreForeseen(t *testing.T) {
+	const modules = 20
+	s := surround(t, leaves(t, modules))
+	status := func(o *Office, path string) int {
+		t.Helper()
+		status, _, err := o.Get(path)
+		if err != nil {
+			t.Fatalf("office %s: %s: %v", o.Name, path, err)
+		}
+		return status
+	}
+	mod := func(i int) string { return leaf(i) + "/@v/v1.0.0.mod" }
+	lookup := func(i int) string { return "sumdb/" + s.db.Name() + "/lookup/" + leaf(i) + "@v1.0.0" }
+	until := func(o *Office, path, why string) {
+		t.Helper()
+		for end := time.Now().Add(patience); status(o, path) != http.StatusOK; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: %s", path, why)
+			}
+		}
+	}
+	a := s.Found("a", s.online())
+	for i := range modules {
+		until(a, "/"+mod(i), "the first office does not get it")
+	}
+	b := s.Join("b", a, s.offline())
+	s.Settle()
+	until(b, "/"+mod(0), "the second office does not get it")
+	for i := range modules {
+		until(b, "/cached-only/"+mod(i), "it does not come along")
+		if got := status(b, "/cached-only/"+lookup(i)); got != http.StatusNotFound {
+			t.Errorf("%s: status %d though no client looks anything up", lookup(i), got)
+		}
+	}
+	until(b, "/"+lookup(0), "it cannot be looked up")
+	for i := range modules {
+		until(b, "/cached-only/"+lookup(i), "it is not looked up ahead")
+	}
+	s.Check()
+}
