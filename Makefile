@@ -23,7 +23,7 @@ RACE ?= -race
 RACE_ENV := CGO_ENABLED=1
 endif
 
-.PHONY: testnet build run test check fmt tidy vet lint race unit fuzz bench sim demo soak clocks breakage cross deb clean help
+.PHONY: testnet build run test check fmt tidy vet lint race unit fuzz bench sim demo soak breakage cross deb clean help
 
 build: ## bin/meshproxy
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/meshproxy ./cmd/meshproxy
@@ -85,9 +85,6 @@ testnet: build ## offices for people to try, on this machine, with lines between
 
 soak: ## random stories of a whole mesh for SOAKTIME; one that fails is shrunk and printed
 	MESHPROXY_SOAK=$(SOAKTIME) $(GO) test $(RACE) -run Soak -count 1 -v -timeout 24h ./testnet/...
-
-clocks: ## offices whose clocks are off, with a binary built for it
-	MESHPROXY_CLOCK=1 $(GO) test -run TestClocksThatAreOff -count 1 -v -timeout 60m ./testnet/process
 
 breakage: ## breaks promises in the code, and demands that their tests fail
 	$(GO) run ./testnet/breakage
