@@ -3,7 +3,6 @@ package exchange
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -73,31 +72,7 @@ func liarsOfBundles() []adversary {
 }
 
 func TestWrongBundleIsBlamedOnWhoSentIt(t *testing.T) {
-	r := newRelease(t, "example.test/m", "v1.0.0", smallFiles(40))
-	for _, a := range liarsOfBundles() {
-		t.Run(a.name, func(t *testing.T) {
-			t.Parallel() // they wait more than they work
-			w := newWorld(t, 3)
-			bad, honest, asker := w.offices[0], w.offices[1], w.offices[2]
-			bad.admit(r)
-			honest.admit(r)
-			a.takeOver(bad)
-			if _, err := asker.fetch(t.Context(), r, bad.id()); err == nil {
-				t.Fatal("the release came whole from a liar")
-			}
-			if len(asker.x.health.peers[bad.id()].lies) == 0 {
-				t.Error("the liar is not named")
-			}
-			asker.x.health.answered(bad.id(), time.Microsecond)
-			if _, err := asker.fetch(t.Context(), r, bad.id(), honest.id()); err != nil {
-				t.Fatal(err)
-			}
-			asker.served(r)
-			if c := asker.x.health.peers[honest.id()]; c != nil && len(c.lies) > 0 {
-				t.Error("the honest holder is named as a liar")
-			}
-		})
-	}
+	blamed(t, newRelease(t, "example.test/m", "v1.0.0", smallFiles(40)), liarsOfBundles())
 }
 
 func parsed(t *testing.T, text []byte) verify.Listing {
