@@ -34,7 +34,9 @@ var errStranger = errors.New("the peer has shown no credential for this mesh")
 // anybody, in both directions, for its own protocols too.
 type gate struct {
 	isMember func(peer.ID) bool // has a credential in force
-	patience time.Duration      // with strangers
+	// isConnected says whether there is a connection to a peer.
+	isConnected func(peer.ID) bool
+	patience    time.Duration // with strangers
 
 	mu        sync.Mutex // guards all below
 	open      map[protocol.ID]bool
@@ -50,9 +52,9 @@ type gate struct {
 
 var _ connmgr.ConnectionGater = (*gate)(nil)
 
-func newGate(isMember func(peer.ID) bool) *gate {
+func newGate(isMember, isConnected func(peer.ID) bool) *gate {
 	return &gate{
-		isMember:  isMember,
+		isMember: isMember, isConnected: isConnected,
 		open:      map[protocol.ID]bool{},
 		asking:    map[protocol.ID]int{},
 		dialOK:    map[peer.ID]int{},
@@ -143,8 +145,26 @@ func (g *gate) InterceptPeerDial(p peer.ID) bool {
 	return g.dialOK[p] > 0
 }
 
-// InterceptAddrDial lets every address be tried.
-func (g *gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+// InterceptAddrDial lets every address be tried, but ways through a relay only while
+// the relay is connected: it is dialled for its own sake, and two members that are each
+// dialled through the other would wait for each other, even after Close.
+func (g *gate) InterceptAddrDial(_ peer.ID, a ma.Multiaddr) bool {
+	if !hasProtocol(a, ma.P_CIRCUIT) {
+		return true
+	}
+	relay, err := relayOf(a)
+	return err == nil && g.isConnected(relay)
+}
+
+// relayOf is the peer through which an address leads.
+func relayOf(a ma.Multiaddr) (peer.ID, error) {
+	before, _ := ma.SplitFunc(a, func(c ma.Component) bool { return c.Protocol().Code == ma.P_CIRCUIT })
+	id, err := before.ValueForProtocol(ma.P_P2P)
+	if err != nil {
+		return "", fmt.Errorf("relay of %s: %w", a, err)
+	}
+	return peer.Decode(id)
+}
 
 // InterceptAccept lets everybody begin: the peer is not known yet. The resource
 // manager limits how many and how often.

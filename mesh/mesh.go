@@ -83,7 +83,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.view.Store(&member.View{})
-	m.gate = newGate(m.IsMember)
+	m.gate = newGate(m.IsMember, m.isConnected)
 	if err := m.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: %w", err), m.Close())
 	}
@@ -237,6 +237,11 @@ func (m *Mesh) IsMember(p peer.ID) bool {
 // its credential has run out. After that it can join by a new token; one that was
 // revoked needs a new identity for the same mesh.
 func (m *Mesh) Removed() bool { return m.outcast.Load() || !m.IsMember(m.host.ID()) }
+
+// isConnected reports whether there is a connection to p, relayed ones included.
+func (m *Mesh) isConnected(p peer.ID) bool {
+	return m.host.Network().Connectedness(p) == network.Connected
+}
 
 func (m *Mesh) isRemoved(p peer.ID) bool {
 	k, err := member.KeyOf(p)

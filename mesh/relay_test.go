@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 // TestRelay has two nodes that nobody can dial meet through a third.
@@ -50,5 +52,32 @@ func TestNoHoleWithoutAnAddress(t *testing.T) {
 	connected(t, a, b)
 	if err := a.puncher.DirectConnect(b.ID()); !errors.Is(err, errNoPublicAddr) {
 		t.Errorf("DirectConnect: %v, want %v", err, errNoPublicAddr)
+	}
+}
+
+// TestRelaysAreNotDialledForOthers: a way through a relay is tried while the relay is
+// connected, and only then.
+func TestRelaysAreNotDialledForOthers(t *testing.T) {
+	a, b := node(t, "a"), node(t, "b")
+	b.join(a)
+	connected(t, a, b)
+	away, err := peer.IDFromPrivateKey(newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]struct {
+		addr string
+		want bool
+	}{
+		"direct":                        {"/ip4/192.0.2.1/tcp/4911", true},
+		"through a connected member":    {"/ip4/192.0.2.1/tcp/4911/p2p/" + b.ID().String() + "/p2p-circuit", true},
+		"the same by its name alone":    {"/p2p/" + b.ID().String() + "/p2p-circuit/p2p/" + away.String(), true},
+		"through one that is not there": {"/ip4/192.0.2.1/tcp/4911/p2p/" + away.String() + "/p2p-circuit", false},
+		"to a member, through nobody":   {"/p2p-circuit/p2p/" + b.ID().String(), false},
+	}
+	for name, c := range cases {
+		if got := a.gate.InterceptAddrDial(away, ma.StringCast(c.addr)); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
 }
