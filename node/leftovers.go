@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,25 +35,40 @@ type leftover struct {
 
 func newLeftovers() *leftovers { return &leftovers{held: map[verify.Digest]leftover{}} }
 
-// keep takes over staged. The oldest one goes when there are too many.
+// keep takes over staged, in place of what is kept of the same zip: a client and the
+// care for copies may both have tried. The oldest one goes when there are too many.
 func (l *leftovers) keep(staged *store.Staged) {
-	root := staged.Root
-	l.drop(root)
-	var oldest verify.Digest
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		staged.Close()
 		return
 	}
-	l.held[root] = leftover{staged, time.Now(), time.AfterFunc(leftoverFor, func() { l.drop(root) })}
-	crowded := len(l.held) > maxLeftovers
-	if crowded {
-		oldest = l.oldest()
+	gone := l.take(staged.Root)
+	if len(l.held) >= maxLeftovers {
+		gone = append(gone, l.take(l.oldest())...)
 	}
+	end := time.AfterFunc(leftoverFor, func() { l.drop(staged.Root) })
+	l.held[staged.Root] = leftover{staged, time.Now(), end}
 	l.mu.Unlock()
-	if crowded {
-		l.drop(oldest)
+	giveUp(gone)
+}
+
+// take takes out what is kept of a zip, for giveUp once mu is not held any more. It is
+// for a caller that holds mu.
+func (l *leftovers) take(root verify.Digest) []leftover {
+	o, ok := l.held[root]
+	if !ok {
+		return nil
+	}
+	delete(l.held, root)
+	return []leftover{o}
+}
+
+func giveUp(gone []leftover) {
+	for _, o := range gone {
+		o.end.Stop()
+		o.staged.Close()
 	}
 }
 
@@ -69,25 +86,18 @@ func (l *leftovers) oldest() (root verify.Digest) {
 // drop gives up what is kept of a zip: it is here, or nobody came back for it.
 func (l *leftovers) drop(root verify.Digest) {
 	l.mu.Lock()
-	o, ok := l.held[root]
-	delete(l.held, root)
+	gone := l.take(root)
 	l.mu.Unlock()
-	if ok {
-		o.end.Stop()
-		o.staged.Close()
-	}
+	giveUp(gone)
 }
 
 // close gives up all, and keeps nothing from then on.
 func (l *leftovers) close() {
 	l.mu.Lock()
-	held := l.held
+	gone := slices.Collect(maps.Values(l.held))
 	l.held, l.closed = nil, true
 	l.mu.Unlock()
-	for _, o := range held {
-		o.end.Stop()
-		o.staged.Close()
-	}
+	giveUp(gone)
 }
 
 // spare keeps what has arrived of a zip whose pull failed with err, unless the disk
