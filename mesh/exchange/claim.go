@@ -21,6 +21,12 @@ const (
 	homeBudget   = 2 * time.Second
 )
 
+// What the log says when a home peer is given up.
+const (
+	movedLog = "claim moves to the next home peer"
+	lostLog  = "lease lost its home peer"
+)
+
 // Outcome says what a claim was told.
 type Outcome uint8
 
@@ -104,7 +110,7 @@ func (x *Exchange) claim(ctx context.Context, req *claimRequest) (*Claim, error)
 		}
 		if err != nil {
 			search.failed(home)
-			x.log.Debug("claim moves to the next home peer", "key", c.key, "peer", home, "err", err)
+			x.log.Debug(movedLog, "key", c.key, "peer", home, "err", err)
 			continue
 		}
 		out.Home, out.Waited = home, time.Since(start)

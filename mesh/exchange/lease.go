@@ -78,7 +78,7 @@ func (l *Lease) keep(ctx context.Context) {
 		t.close(err)
 		var next turn
 		if !errors.Is(err, errSettled) {
-			l.x.log.Debug("lease lost its home peer", "key", t.claim().key, "err", err)
+			l.x.log.Debug(lostLog, "key", t.claim().key, "err", err)
 			next = l.x.resume(ctx, t.claim())
 		}
 		if ctx.Err() != nil && next == nil {
