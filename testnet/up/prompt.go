@@ -20,6 +20,8 @@ type command struct {
 	do               func(ctx context.Context, r *room, args []string) error
 }
 
+func (c command) usage() string { return strings.TrimSpace(c.name + " " + c.args) }
+
 // commands are all but quit. They are not a variable, because help is one of them.
 func commands() []command {
 	return []command{
@@ -46,7 +48,7 @@ func commands() []command {
 func help(_ context.Context, r *room, _ []string) error {
 	t := plainTable()
 	for _, c := range commands() {
-		t.AppendRow(table.Row{strings.TrimSpace(c.name + " " + c.args), c.what})
+		t.AppendRow(table.Row{c.usage(), c.what})
 	}
 	t.AppendRow(table.Row{"quit", "end everything"})
 	return r.print(t)
@@ -61,7 +63,7 @@ func (r *room) do(ctx context.Context, name string, args []string) error {
 	}
 	c := all[i]
 	if len(args) < c.least || c.most >= 0 && len(args) > c.most {
-		return fmt.Errorf("want: %s %s", c.name, c.args)
+		return fmt.Errorf("want: %s", c.usage())
 	}
 	return c.do(ctx, r, args)
 }
