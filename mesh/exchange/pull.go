@@ -21,6 +21,7 @@ const (
 	maxBuffered    = 16 << 20               // bytes of small files on their way into the store
 	providerBudget = 500 * time.Millisecond // to find holders in the DHT
 	maxProviders   = 8
+	minShared      = 8 << 20                // bytes of a release for which more holders are looked for in the DHT while one sends: less has come before
 	maxTried       = 8                      // holders asked for a listing
 	maxRestarts    = 3                      // streams opened anew to one peer for no fault of its own
 	lookAgain      = 100 * time.Millisecond // how often a worker with nothing to do looks for work to take over
@@ -224,7 +225,7 @@ func (t *Transfer) firstSource(ctx context.Context) (*source, error) {
 	for tried := 0; ; {
 		select {
 		case <-wait.C:
-			p, ok := t.moreHolders(ctx)
+			p, ok := t.moreHolders(ctx, true)
 			if !ok || tried == maxTried {
 				if len(open) == 0 {
 					return nil, t.noSource(err)
@@ -267,12 +268,12 @@ func (x *Exchange) headStart(p peer.ID) time.Duration {
 	return x.cfg.Budget + dialTimeout/2
 }
 
-// moreHolders returns a peer to ask, if need be one that the DHT names; the
+// moreHolders returns a peer to ask, with dht if need be one that the DHT names; the
 // caller holds no lock, and is alone or the supervisor.
-func (t *Transfer) moreHolders(ctx context.Context) (peer.ID, bool) {
+func (t *Transfer) moreHolders(ctx context.Context, dht bool) (peer.ID, bool) {
 	t.mu.Lock()
 	p, ok := t.nextHolder()
-	ask := !ok && !t.askedDHT
+	ask := dht && !ok && !t.askedDHT
 	t.askedDHT = t.askedDHT || ask
 	t.mu.Unlock()
 	if !ask {
@@ -329,7 +330,7 @@ func (t *Transfer) supervise(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if more || idle {
-			if p, ok := t.moreHolders(ctx); ok {
+			if p, ok := t.moreHolders(ctx, idle || t.req.Size == 0 || t.req.Size >= minShared); ok {
 				t.spawn(t.newSource(ctx, p))
 				continue
 			}
