@@ -19,13 +19,6 @@ var encMode = must(cbor.CoreDetEncOptions().EncMode())
 // could make a small message expensive.
 var decMode = must(strictDecoding(maxElements).DecMode())
 
-// peekMode reads some fields and leaves the others out.
-var peekMode = must(func() cbor.DecOptions {
-	o := strictDecoding(maxElements)
-	o.ExtraReturnErrors = cbor.ExtraDecErrorNone
-	return o
-}().DecMode())
-
 func strictDecoding(elements int) cbor.DecOptions {
 	return cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,

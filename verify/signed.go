@@ -7,7 +7,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/record"
-	"golang.org/x/mod/module"
 )
 
 // recordDomain separates signatures over release records from all other uses of
@@ -88,39 +87,6 @@ func OpenSigned(envelope []byte) (*Signed, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
 	return &Signed{Envelope: bytes.Clone(envelope), Record: *p.rec, Signer: signer}, nil
-}
-
-// OpenKnown is OpenSigned for an envelope that is likely to be known here: a record
-// that known returns for its name and that has this very envelope is returned as it is,
-// without checking a signature again. known may return nil, and what it returns must
-// have come from Seal or OpenSigned.
-func OpenKnown(envelope []byte, known func(Name) *Signed) (*Signed, error) {
-	if len(envelope) <= MaxRecord {
-		if name, err := nameIn(envelope); err == nil {
-			if s := known(name); s != nil && bytes.Equal(s.Envelope, envelope) {
-				return s, nil
-			}
-		}
-	}
-	return OpenSigned(envelope)
-}
-
-// nameIn is the name that an envelope of at most MaxRecord bytes claims to speak of.
-func nameIn(envelope []byte) (Name, error) {
-	env, err := record.UnmarshalEnvelope(envelope)
-	if err != nil {
-		return Name{}, err
-	}
-	var w struct {
-		Path    string `cbor:"2,keyasint"`
-		Version string `cbor:"3,keyasint"`
-		Kind    string `cbor:"4,keyasint"`
-	}
-	if err := peekMode.Unmarshal(env.RawPayload, &w); err != nil {
-		return Name{}, err
-	}
-	name := Name{Module: module.Version{Path: w.Path, Version: w.Version}, Kind: Kind(w.Kind)}
-	return name, name.Check()
 }
 
 // payload is a record as libp2p's envelopes want it.

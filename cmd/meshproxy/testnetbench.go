@@ -61,7 +61,7 @@ Examples:
 			&cli.StringFlag{Name: "tree", Value: bench.DefaultTree(), DefaultText: "meshproxy-bench in the user's cache", TakesFile: true, Usage: "keep the upstream's modules in this `DIR` from run to run"},
 			&cli.StringFlag{Name: "scratch", Value: bench.DefaultScratch(), DefaultText: "in memory if there is a place", TakesFile: true, Usage: "module caches of clients go into this `DIR`"},
 			&cli.StringFlag{Name: "data", Value: os.TempDir(), DefaultText: "that for temporary files", TakesFile: true, Usage: "data of offices goes into this `DIR`"},
-			&cli.StringFlag{Name: "profile", TakesFile: true, Usage: "write what an office does when cold to `FILE`.cpu and FILE.heap"},
+			&cli.StringFlag{Name: "profile", TakesFile: true, Usage: "write what offices do in cold downloads to `FILE`.cold.cpu, FILE.first.cpu, FILE.second.cpu, and .heap"},
 		},
 	}, testnetBench)
 }
