@@ -214,20 +214,3 @@ func (d *desk) fetcher(key string) peer.ID {
 	}
 	return ""
 }
-
-// size returns how many keys are claimed.
-func (d *desk) size() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.claims)
-}
-
-// waiting returns how many wait for key.
-func (d *desk) waiting(key string) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if all := d.claims[key]; all != nil {
-		return len(all.waiters)
-	}
-	return 0
-}

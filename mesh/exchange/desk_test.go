@@ -116,3 +116,20 @@ func TestDeskRemembersForAWhileAndNotTooMuch(t *testing.T) {
 		t.Errorf("%d bytes are remembered, counted %d", bytes, d.bytes)
 	}
 }
+
+// size returns how many keys are claimed.
+func (d *desk) size() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.claims)
+}
+
+// waiting returns how many wait for key.
+func (d *desk) waiting(key string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if all := d.claims[key]; all != nil {
+		return len(all.waiters)
+	}
+	return 0
+}

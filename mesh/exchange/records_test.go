@@ -207,7 +207,12 @@ func TestStrangersAreNotAnswered(t *testing.T) {
 
 func TestStreamsAboveTheLimitAreTurnedAway(t *testing.T) {
 	w := newWorld(t, 2)
-	limit := StreamLimits()[PushID][0]
+	limit := 0
+	for _, p := range protocols {
+		if p.id == PushID {
+			limit = p.peer
+		}
+	}
 	var streams []network.Stream
 	for range limit + 5 {
 		s, err := w.offices[1].host.NewStream(t.Context(), w.offices[0].id(), PushID)

@@ -26,17 +26,6 @@ var protocols = []struct {
 	{AnswersID, 16, 256, (*Exchange).answerAnswers},
 }
 
-// StreamLimits returns, for each protocol, how many inbound streams one peer may
-// need at once and how many all together. The host's resource manager must allow
-// them, or claims fail at random under load.
-func StreamLimits() map[protocol.ID][2]int {
-	all := map[protocol.ID][2]int{}
-	for _, p := range protocols {
-		all[p.id] = [2]int{p.peer, p.total}
-	}
-	return all
-}
-
 // gate counts the streams of one protocol.
 type gate struct {
 	perPeer, total int

@@ -48,8 +48,6 @@ type Refusal struct {
 	Err  error
 }
 
-func (r Refusal) String() string { return r.Path + ": " + r.Err.Error() }
-
 // maxRefusals bounds a report.
 const maxRefusals = 10_000
 
