@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -57,6 +58,17 @@ func exists(what string) string {
 			return "no such target"
 		}
 		return ""
+	case words[0] == "bin/meshproxy" && len(words) == 5 && words[1] == "testnet" && words[2] == "bench" && words[3] == "--only":
+		sources, err := filepath.Glob("bench/*.go")
+		if err != nil {
+			return err.Error()
+		}
+		for _, f := range sources {
+			if text, err := os.ReadFile(f); err == nil && bytes.Contains(text, []byte(strconv.Quote(words[4]))) {
+				return ""
+			}
+		}
+		return "no such measurement"
 	case words[0] == "go" && words[1] == "run" && len(words) > 2:
 		if _, err := os.Stat(filepath.Join("..", words[2], "main.go")); err != nil {
 			return "no such program"
