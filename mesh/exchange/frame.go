@@ -64,9 +64,10 @@ func newPacker(level zstd.EncoderLevel, window int, more ...zstd.EOption) (*zstd
 // unpackFrame reads what packFrame wrote. The content has at most size bytes, which
 // the caller must have found small enough.
 func unpackFrame(frame, dict []byte, size uint64) ([]byte, error) {
-	// The decoder cuts its window to the memory that it may take, and refuses
-	// frames when that is less than the least window there is.
-	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, zstd.MinWindowSize)),
+	// The decoder cuts its window to the memory that it may take, and refuses frames
+	// with a larger one. Content of exactly the least window there is goes in one of
+	// twice that.
+	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, 2*zstd.MinWindowSize)),
 		zstd.WithDecoderMaxWindow(maxFrameWindow)}
 	if len(dict) > 0 {
 		opts = append(opts, zstd.WithDecoderDictRaw(dictionary, dict))
