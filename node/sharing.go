@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/mod/module"
@@ -23,6 +24,9 @@ type Sharing struct {
 	// Replicas is how many offices hold each zip, as far as this one can see to it; at
 	// 1 it makes no copies for the others' sake. Default: DefaultReplicas
 	Replicas int
+	// Settle is how long members may come and go before lost copies are made again;
+	// the wait is once to twice as long. Default: a minute
+	Settle time.Duration
 	// Up and Down limit what is sent to other offices and received from them, in
 	// bytes a second; 0 is no limit.
 	Up, Down exchange.Bandwidth
@@ -46,7 +50,7 @@ type Replica struct {
 // repair keeps copies until ctx ends.
 func (n *Node) repair(ctx context.Context) error {
 	replicas := cmp.Or(n.cfg.Sharing.Replicas, DefaultReplicas)
-	err := n.exchange().Repair(ctx, exchange.RepairOptions{Holdings: holdings{n}, Replicas: replicas})
+	err := n.exchange().Repair(ctx, exchange.RepairOptions{Holdings: holdings{n}, Replicas: replicas, Settle: n.cfg.Sharing.Settle})
 	return notCanceled(err)
 }
 

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -71,6 +73,7 @@ type statement struct{ office, hash string }
 // Check walks every running office: each file of each release that it lists can
 // be had from it, hashes to what it says, is the same at every other office, and
 // has the proof of the office's checksum database, if it has one for the module.
+// Zips of an office whose disk was damaged are left for others to find.
 func (n *Net) Check() {
 	n.t.Helper()
 	said := map[string]statement{}
@@ -80,7 +83,9 @@ func (n *Net) Check() {
 		}
 		for _, r := range o.Releases() {
 			for _, kind := range r.Files {
-				n.checkFile(o, r, kind, said)
+				if !o.damaged || kind != "zip" {
+					n.checkFile(o, r, kind, said)
+				}
 				n.checkProof(o, r, kind)
 			}
 		}
@@ -152,6 +157,46 @@ func (n *Net) Copies(path string) (holders []string) {
 		}
 	}
 	return holders
+}
+
+// CheckReplicas waits until each zip that any running office holds is held by so many
+// of them as copies are wanted, or by all that run. It is for a mesh that is whole:
+// whoever is out of reach or gone makes no copies.
+func (n *Net) CheckReplicas() {
+	n.t.Helper()
+	last := n.lacking()
+	for end := time.Now().Add(patience); last != "" && time.Now().Before(end); last = n.lacking() {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if last != "" {
+		n.t.Errorf("too few copies after %v: %s", patience, last)
+	}
+}
+
+// lacking names a zip with too few copies, or is "".
+func (n *Net) lacking() string {
+	n.t.Helper()
+	running, want := 0, 0
+	paths := map[string]bool{}
+	for _, o := range n.offices {
+		if !o.Running() {
+			continue
+		}
+		running++
+		want = max(want, o.config.Sharing.Replicas)
+		for _, r := range o.Releases() {
+			if path, err := FilePath(r.Version, "zip"); err == nil && slices.Contains(r.Files, "zip") {
+				paths[path] = true
+			}
+		}
+	}
+	want = min(want, running)
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		if holders := n.Copies(path); len(holders) < want {
+			return fmt.Sprintf("%s is held by %v, want %d of the %d offices", path, holders, want, running)
+		}
+	}
+	return ""
 }
 
 // hashFile computes what the go command would, and compares it with what the

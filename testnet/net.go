@@ -135,6 +135,8 @@ type Office struct {
 	url    string
 	cancel context.CancelFunc
 	done   chan error // what Run returned
+	// damaged is set while the office may say that it has a zip which it has lost.
+	damaged bool
 }
 
 // Found starts an office in a mesh of its own. What of the configuration is empty

@@ -20,6 +20,9 @@ const (
 	mostOffices = 5  // each is a full node, on two cores
 	mostMoves   = 10 // in an act; half as many are usual, and so of acts
 	longStory   = 12 // acts; a short story has one
+	storyCopies = 2  // of each zip
+	// mostKeys is how many new mesh keys an office may miss while it is away.
+	mostKeys = 4
 	// shrinkTime bounds the search for a shorter story that fails too.
 	shrinkTime = 10 * time.Minute
 )
@@ -34,6 +37,9 @@ var storyFiles = []string{
 // words of TestScenarios and checked like one. MESHPROXY_SOAK says for how long
 // stories are drawn, as a duration; without it there is a short one. MESHPROXY_SEED
 // repeats the first story of a run.
+//
+// Offices end as a signal ends them. What a kill leaves behind is for the tests of
+// packages store and testnet/process, whose offices are processes.
 //
 // A story that fails is told again with less in it, each time in a new world, until
 // nothing can be left out. What remains is printed; as a file below
@@ -123,7 +129,7 @@ type move struct {
 var moves = []string{
 	"ask", "ask", "ask", "ask", "ask", "stampede", "stampede", "grow", "grow", "halt", "halt", "boot", "boot", "boot",
 	"reboot", "upstream stop", "upstream start", "upstream start", "break", "break", "mend", "mend", "publish", "scrub", "leave", "revoke",
-	"cut", "cut-way", "heal", "heal",
+	"cut", "cut-way", "heal", "heal", "flip", "rotate", "rotate-without",
 }
 
 var drawMove = rapid.Custom(func(t *rapid.T) move {
@@ -141,10 +147,15 @@ type plot struct {
 	isUp      map[string]bool
 	named     int // offices that there ever were
 	published int
+	keys      int             // that the mesh got after its first
+	flipped   map[string]bool // offices with a damaged disk
+	// troubled is set once anything has happened that may cost a second fetch, and asked
+	// once anything has been fetched at all.
+	troubled, asked bool
 }
 
 func newPlot(list []move) *plot {
-	p := &plot{isUp: map[string]bool{}}
+	p := &plot{isUp: map[string]bool{}, flipped: map[string]bool{}}
 	p.say("links")
 	p.grow(0)
 	for _, m := range list {
@@ -183,13 +194,16 @@ func (p *plot) add(m move) {
 	up := p.one(true, m.who)
 	switch m.kind {
 	case "ask":
+		p.asked = true
 		p.say("try %s %s %s", up, storyFiles[m.choice], storyFiles[(m.choice+m.who+1)%len(storyFiles)])
 	case "stampede":
+		p.asked = true
 		p.say("try all %s", storyFiles[m.choice])
 	case "grow":
 		p.grow(m.choice)
 	case "halt":
 		if len(p.those(true)) > 1 {
+			p.trouble()
 			p.say("halt %s", up)
 			p.isUp[up] = false
 		}
@@ -198,22 +212,41 @@ func (p *plot) add(m move) {
 			p.say("boot %s", down)
 			p.isUp[down] = true
 		}
-	case "reboot", "scrub":
-		p.say("%s %s%s", m.kind, up, map[string]string{"scrub": " 0"}[m.kind])
-	case "upstream stop", "upstream start":
-		p.say("%s", m.kind)
+	case "reboot":
+		p.trouble()
+		p.say("reboot %s", up)
+	case "scrub":
+		p.say("scrub %s %s", up, map[bool]string{true: "any", false: "0"}[p.flipped[up]])
+	case "flip":
+		p.trouble()
+		p.flipped[up] = true
+		p.say("halt %s", up)
+		p.say("flip %s any", up)
+		p.say("boot %s", up)
+	case "rotate":
+		if p.isUp["a"] && p.keys < mostKeys {
+			p.rotate()
+		}
+	case "upstream stop":
+		p.trouble()
+		p.say("upstream stop")
+	case "upstream start":
+		p.say("upstream start")
 	case "break":
+		p.trouble()
 		p.say("upstream %s", []string{"error", "flaky", "truncate zip", "forge zip mod", "late"}[m.choice%5])
 	case "mend":
 		p.say("upstream mend")
 	case "publish":
 		p.published++
+		p.asked = true
 		p.say("publish young@v1.%d.0 text", p.published)
 		p.say("try %s young@v1.%[2]d.0.zip young@v1.%[2]d.0.mod", up, p.published)
-	case "leave", "revoke":
+	case "leave", "revoke", "rotate-without":
 		p.part(m.kind, up)
 	case "cut", "cut-way":
 		if other := p.offices[m.choice%len(p.offices)]; other != up {
+			p.trouble()
 			p.say("%s %s %s", m.kind, up, other)
 		}
 	case "heal":
@@ -228,21 +261,44 @@ func (p *plot) grow(choice int) {
 	}
 	name := string(rune('a' + p.named))
 	line := []string{"online", "online", "offline"}[choice%3]
-	p.say("office %s %s", name, line)
+	p.say("office %s %s replicas=%d", name, line, storyCopies)
 	p.named++
 	p.offices = append(p.offices, name)
 	p.isUp[name] = true
+	if !p.troubled && p.named > 1 {
+		// Only offices that know each other fetch for each other.
+		p.say("members %s", strings.Join(p.offices, " "))
+	}
+}
+
+// trouble comes before whatever may cost a second fetch: so far there was one.
+func (p *plot) trouble() {
+	if !p.troubled && p.asked {
+		p.say("once")
+	}
+	p.troubled = true
+}
+
+// rotate has the first office give the mesh a new key, and leave others behind.
+func (p *plot) rotate(without ...string) {
+	p.trouble()
+	p.keys++
+	p.say("%s", strings.Join(append([]string{"rotate a"}, without...), " "))
 }
 
 // part takes an office out of the mesh; the first one alone can throw others out.
 func (p *plot) part(how, who string) {
-	if who == "a" || len(p.those(true)) == 1 || how == "revoke" && !p.isUp["a"] {
+	if who == "a" || len(p.those(true)) == 1 || how != "leave" && !p.isUp["a"] || how == "rotate-without" && p.keys == mostKeys {
 		return
 	}
-	if how == "revoke" {
+	p.trouble()
+	switch how {
+	case "revoke":
 		p.say("revoke a %s", who)
-	} else {
+	case "leave":
 		p.say("leave %s", who)
+	default:
+		p.rotate(who)
 	}
 	p.say("halt %s", who)
 	for i, o := range p.offices {
@@ -253,8 +309,10 @@ func (p *plot) part(how, who string) {
 	}
 }
 
-// end brings everything back: then every office has everything.
+// end brings everything back: then what was damaged is whole, there are as many copies
+// as there should be, and every office has everything.
 func (p *plot) end() {
+	p.trouble()
 	p.say("heal")
 	p.say("upstream start")
 	p.say("upstream mend")
@@ -262,6 +320,15 @@ func (p *plot) end() {
 		p.say("boot %s", strings.Join(down, " "))
 	}
 	p.say("members-now %s", strings.Join(p.offices, " "))
+	for _, o := range p.offices {
+		if p.flipped[o] {
+			p.say("until 200 %s large@v1.0.0.zip", o)
+			p.say("until 200 %s large@v1.1.0.zip", o)
+			p.say("scrub %s 0", o)
+		}
+	}
+	p.say("healed")
+	p.say("replicated")
 	for _, o := range p.offices {
 		p.say("until 200 %s greet@v1.0.0.zip", o)
 		p.say("until 200 %s large@v1.1.0.zip", o)
@@ -288,7 +355,7 @@ func (l *listener) Errorf(f string, a ...any) { l.failed = true; l.Logf(f, a...)
 // it fail: here an office that is asked, after the upstream stopped and before it is
 // back, which is no failure of the office's.
 func TestShrinking(t *testing.T) {
-	const want = "links\noffice a online\nupstream stop\ntry a greet@v1.0.0.zip greet@v1.0.0.mod\n"
+	const want = "links\noffice a online replicas=2\nupstream stop\ntry a greet@v1.0.0.zip greet@v1.0.0.mod\n"
 	worlds := 0
 	judge := func(script string) bool {
 		worlds++
