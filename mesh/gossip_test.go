@@ -14,16 +14,17 @@ import (
 // TestNewsThatCanWait: news is told at once after a quiet time; in busy times what can
 // wait is gathered, and what cannot is told at once with the rest.
 func TestNewsThatCanWait(t *testing.T) {
+	const pause = 10 * time.Second
 	cases := map[string]struct {
 		told     time.Duration // before the news
 		pressing time.Duration // after it; 0 is never
 		want     time.Duration
 	}{
 		"the first for a long time":   {told: time.Hour, want: gossipPause},
-		"soon after other news":       {told: 3 * time.Second, want: gossipCalm - 3*time.Second + gossipPause},
+		"soon after other news":       {told: 3 * time.Second, want: pause - 3*time.Second + gossipPause},
 		"pressing, after other news":  {told: 3 * time.Second, pressing: time.Nanosecond, want: time.Nanosecond + gossipPause},
 		"pressing news on top of it":  {told: 3 * time.Second, pressing: 2 * time.Second, want: 2*time.Second + gossipPause},
-		"pressing news, but too late": {told: 3 * time.Second, pressing: time.Minute, want: gossipCalm - 3*time.Second + gossipPause},
+		"pressing news, but too late": {told: 3 * time.Second, pressing: time.Minute, want: pause - 3*time.Second + gossipPause},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -34,7 +35,7 @@ func TestNewsThatCanWait(t *testing.T) {
 					time.AfterFunc(c.pressing, func() { m.pressing.Store(true); signal(m.changed) })
 				}
 				time.AfterFunc(time.Second, func() { signal(m.changed) }) // another newcomer hurries nobody
-				if err := m.gather(t.Context(), start.Add(-c.told)); err != nil {
+				if err := m.gather(t.Context(), start.Add(-c.told).Add(pause)); err != nil {
 					t.Fatal(err)
 				}
 				if got := time.Since(start); got != c.want {
@@ -43,6 +44,16 @@ func TestNewsThatCanWait(t *testing.T) {
 				time.Sleep(2 * time.Minute) // until all timers have run
 			})
 		})
+	}
+}
+
+// TestLargeMeshesTellLess: all members together tell of newcomers forty times a second
+// at most, and none waits for more than a minute.
+func TestLargeMeshesTellLess(t *testing.T) {
+	for members, want := range map[int]time.Duration{1: 200 * time.Millisecond, 5: time.Second, 50: 10 * time.Second, 200: 40 * time.Second, 2000: time.Minute} {
+		if got := calm(members); got != want {
+			t.Errorf("%d members: %v between news, want %v", members, got, want)
+		}
 	}
 }
 

@@ -16,12 +16,15 @@ import (
 
 // How rosters spread.
 const (
-	gossipPause  = 50 * time.Millisecond // gathers changes that come together
-	gossipCalm   = 10 * time.Second      // after news was told, until more is that can wait
-	gossipFanout = 8                     // members told of what another one told
-	gossipEvery  = 15 * time.Second      // with one member, whatever happened
-	gossipAtOnce = 32                    // exchanges at one time
-	syncRounds   = 64                    // exchanges until two rosters agree
+	gossipPause = 50 * time.Millisecond // gathers changes that come together
+	gossipMost  = time.Minute           // between news that can wait
+	// gossipShare is the part of it for each member, so that all of them together tell
+	// forty times a second at most, however many they are.
+	gossipShare  = gossipFanout * time.Second / 40
+	gossipFanout = 8                // members told of what another one told
+	gossipEvery  = 15 * time.Second // with one member, whatever happened
+	gossipAtOnce = 32               // exchanges at one time
+	syncRounds   = 64               // exchanges until two rosters agree
 )
 
 // syncWith exchanges with p until both have the same, or no exchange brings
@@ -247,7 +250,7 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 				fanout = gossipFanout
 			}
 		case <-m.changed:
-			if err := m.gather(ctx, told); err != nil {
+			if err := m.gather(ctx, told.Add(calm(m.view.Load().Len()))); err != nil {
 				return err
 			}
 			fanout, whom, told = gossipFanout, m.behind, time.Now()
@@ -256,16 +259,19 @@ func (m *Mesh) gossipLoop(ctx context.Context) error {
 	}
 }
 
+// calm is how long a mesh of so many members waits between news that can wait.
+func calm(members int) time.Duration { return min(gossipMost, time.Duration(members)*gossipShare) }
+
 // gather waits for more news to come. What many wait for is told at once; when one
-// member joins after the other, several are told of together.
-func (m *Mesh) gather(ctx context.Context, told time.Time) error {
-	calm := time.NewTimer(gossipCalm - time.Since(told))
-	defer calm.Stop()
+// member joins after the other, several are told of together, not before a time.
+func (m *Mesh) gather(ctx context.Context, until time.Time) error {
+	enough := time.NewTimer(time.Until(until))
+	defer enough.Stop()
 	for waiting := !m.pressing.Load(); waiting; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-calm.C:
+		case <-enough.C:
 			waiting = false
 		case <-m.changed:
 			waiting = !m.pressing.Load()
