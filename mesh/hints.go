@@ -204,13 +204,13 @@ func (b *peerBook) upTo(p peer.ID) uint64 {
 	return 0
 }
 
-// hasAll notes that p has what the roster had after so many arrivals.
+// hasAll notes that p has what the roster had after so many arrivals. The last one to say
+// so is right, not the one with the most: the number may be of a roster that this node
+// has left, if the exchange began before that.
 func (b *peerBook) hasAll(p peer.ID, arrivals uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c := b.of(p); arrivals > c.told.arrivals {
-		c.told.arrivals = arrivals
-	}
+	b.of(p).told.arrivals = arrivals
 }
 
 // forget says that nothing is known of what p was told: an exchange has failed, or the

@@ -297,7 +297,7 @@ func (m *Mesh) change(f func(*member.Roster) (bool, error), keep bool) (bool, er
 	var gone []peer.ID
 	var saveErr error
 	if changed {
-		if slices.ContainsFunc(m.roster.Since(before, math.MaxInt), func(s member.Statement) bool { return s.Credential == nil }) {
+		if cannotWait(m.roster, before) {
 			m.pressing.Store(true)
 			keep = true
 		}
@@ -312,6 +312,14 @@ func (m *Mesh) change(f func(*member.Roster) (bool, error), keep bool) (bool, er
 		signal(m.redial)
 	}
 	return changed, errors.Join(err, saveErr)
+}
+
+// cannotWait reports whether others must hear soon of what has entered a roster after
+// so many arrivals. Of more than the roster remembers that is not known, so they must.
+func cannotWait(r *member.Roster, arrivals uint64) bool {
+	news := r.Since(arrivals, math.MaxInt)
+	return uint64(len(news)) < r.Arrivals()-arrivals ||
+		slices.ContainsFunc(news, func(s member.Statement) bool { return s.Credential == nil })
 }
 
 // evaluate renews the view and returns who is no member any more. The caller

@@ -74,7 +74,8 @@ func (m *Mesh) enter(p *place) error {
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
 	}
-	if old := m.session.Load(); old != nil {
+	old := m.session.Load()
+	if old != nil {
 		if err := old.close(); err != nil {
 			m.log.Warn("leave a mesh", "mesh", old.key, "err", err)
 		}
@@ -97,7 +98,9 @@ func (m *Mesh) enter(p *place) error {
 	// sees its session.
 	m.mu.Lock()
 	m.session.Store(s)
-	m.roster, m.self, m.meshKey, m.unsaved = p.roster, p.self, p.meshKey, false
+	m.roster, m.self, m.meshKey = p.roster, p.self, p.meshKey
+	// What was told in the old place may have been kept since p was, and in its stead.
+	m.unsaved = old != nil
 	gone := m.evaluate(time.Now())
 	m.mu.Unlock()
 	m.greeted.Clear()
@@ -111,6 +114,9 @@ func (m *Mesh) enter(p *place) error {
 	m.dismiss(gone)
 	signal(m.redial)
 	m.sayWhere()
+	if err := m.keepRoster(); err != nil {
+		m.log.Warn("keep this node's place; it is tried again", "err", err)
+	}
 	return nil
 }
 
