@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -35,6 +40,49 @@ func TestMutations(t *testing.T) {
 				t.Errorf("%s has no test %s", m.pkg, m.test)
 			}
 		})
+	}
+}
+
+// TestMutationsCompile holds that the broken code would run: all of it at once, since
+// the compiler takes its time.
+func TestMutationsCompile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles half of the program")
+	}
+	list, err := mutations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace, packages := map[string]string{}, map[string]bool{}
+	for _, m := range list {
+		file := filepath.Join(top, m.file)
+		text, err := os.ReadFile(cmp.Or(replace[file], file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		replace[file] = filepath.Join(t.TempDir(), "broken.go")
+		packages["./"+filepath.ToSlash(filepath.Dir(m.file))] = true
+		if err := os.WriteFile(replace[file], bytes.Replace(text, m.old, m.new, 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Without -o, what several packages compile to is thrown away.
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-overlay=" + overlayFile}, slices.Sorted(maps.Keys(packages))...)...)
+	cmd.Dir = top
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("the broken code does not compile: %v\n%s", err, out)
 	}
 }
 
