@@ -112,8 +112,8 @@ func Run(ctx context.Context, c Config, in io.Reader, out io.Writer) (err error)
 func (r *room) obey(ctx context.Context, in io.Reader) error {
 	lines, failed := make(chan string), make(chan error, 1)
 	go func() { // ends with the process, as nobody can end a read of standard input
-		defer close(lines)
 		s := bufio.NewScanner(in)
+		defer func() { failed <- s.Err(); close(lines) }()
 		s.Buffer(nil, maxLine)
 		for s.Scan() {
 			select {
@@ -122,7 +122,6 @@ func (r *room) obey(ctx context.Context, in io.Reader) error {
 				return
 			}
 		}
-		failed <- s.Err()
 	}()
 	for {
 		if r.Prompt {
