@@ -32,11 +32,11 @@ func (s *Store) PutContents(ctx context.Context, contents []modzip.Content) erro
 		return err
 	}
 	for _, c := range contents {
-		h, err := s.head(c.Sum)
+		wanted, err := s.wanted(c.Sum)
 		if err != nil {
 			return fmt.Errorf("put file %s: %w", c.Sum, err)
 		}
-		if h.present() {
+		if !wanted {
 			continue
 		}
 		f, stream, err := modzip.Pack(c.Sum, c.Data)

@@ -45,6 +45,8 @@ func (x *Exchange) offer(ctx context.Context, p peer.ID, batch []*verify.Signed,
 }
 
 func (x *Exchange) offerAll(ctx context.Context, p peer.ID, offered []*verify.Signed) (same []bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
 	l, stop, err := x.open(ctx, p, RecordsID, Background)
 	if err != nil {
 		return nil, err

@@ -47,9 +47,9 @@ var deflaters = sync.Pool{New: func() any {
 	return w
 }}
 
-// Pack makes a stream of content, whose SHA-256 is sum: DEFLATE, or the content
-// itself when that is no longer. The same content gives the same stream in the same
-// build of the program.
+// Pack makes a DEFLATE stream of content, whose SHA-256 is sum, also where that is longer
+// than the content, as archive/zip does. The same content gives the same stream in the
+// same build of the program.
 func Pack(sum verify.Digest, content []byte) (Raw, []byte, error) {
 	f := Raw{Sum: sum, Method: zip.Deflate, CRC32: crc32.ChecksumIEEE(content), Size: int64(len(content))}
 	b := bytes.NewBuffer(make([]byte, 0, len(content)/2))
