@@ -68,8 +68,7 @@ func (s *Store) recentFile(txn *badger.Txn, sum verify.Digest) (fileHead, error)
 }
 
 // wanted reports whether PutRaw and PutContents would keep the file: not one that is held
-// already.
-// ErrNotFound if no listing names it.
+// already. ErrNotFound if no listing names it.
 func (s *Store) wanted(sum verify.Digest) (bool, error) {
 	h, ok := s.heads.get(sum)
 	if !ok {
