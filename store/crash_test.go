@@ -31,6 +31,9 @@ const (
 	crashesEnv = "MESHPROXY_TEST_CRASHES"
 )
 
+// flatEnv says that the child's Badger merges no tables.
+const flatEnv = "MESHPROXY_TEST_CRASH_FLAT"
+
 // tinyOptions make Badger flush, compact and change files all the time.
 func tinyOptions() Options {
 	o := smallOptions()
@@ -46,7 +49,12 @@ func TestCrashChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("only for TestCrash")
 	}
-	s, err := Open(dir, tinyOptions())
+	o := tinyOptions()
+	if os.Getenv(flatEnv) != "" {
+		tiny := o.tune
+		o.tune = func(b badger.Options) badger.Options { return tiny(b).WithNumCompactors(0) }
+	}
+	s, err := Open(dir, o)
 	if err != nil {
 		fmt.Println("fatal", err)
 		os.Exit(1)

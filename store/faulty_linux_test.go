@@ -26,11 +26,11 @@ func TestFailingDisk(t *testing.T) {
 		t.Skipf("strace may not trace here: %v: %s", err, out)
 	}
 	cases := map[string]fault{
-		"a log is synced":           {call: "msync", from: "20+"},
+		"a log is synced":           {call: "msync", from: "20+", flat: true},
 		"a directory is synced":     {call: "fsync", from: "3+", only: "badger"},
 		"the MANIFEST is synced":    {call: "fsync", from: "2+", only: "badger/MANIFEST"},
-		"a log or table is resized": {call: "ftruncate", from: "5+"},
-		"a file is opened":          {call: "openat", from: "40+"},
+		"a log or table is resized": {call: "ftruncate", from: "5+", flat: true},
+		"a file is opened":          {call: "openat", from: "40+", flat: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -47,6 +47,11 @@ func TestFailingDisk(t *testing.T) {
 type fault struct {
 	call, from string
 	only       string // on this file or directory of the store
+
+	// flat is for calls with which Badger also writes the tables that it merges others
+	// into: when that fails it goes on as if it had not, without what was in them
+	// (levelsController.subcompact, v4.9.6: the error is read before it is there).
+	flat bool
 }
 
 // failAfter runs the child of TestCrash, in which calls fail, until it gives up or has worked for long enough. It
@@ -60,6 +65,9 @@ func failAfter(t *testing.T, strace string, f fault, dir string, want map[string
 	}
 	cmd := exec.Command(strace, append(args, os.Args[0], "-test.run=^TestCrashChild$")...)
 	cmd.Env = append(os.Environ(), crashEnv+"="+dir)
+	if f.flat {
+		cmd.Env = append(cmd.Env, flatEnv+"=1")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -32,7 +32,7 @@ type PullRequest struct {
 	Module  module.Version
 	Root    verify.Digest
 	Holders []peer.ID // from records or a claim; the DHT is asked if there are none, or they fail
-	Size    int64     // sum of file sizes that the record says; 0 is unknown
+	Size    int64     // sum of file sizes that the record says, on one member's word; 0 is unknown
 	Class   Class
 	Bases   []verify.Digest // roots of other versions whose listings are here, nearest first
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meshproxy/meshproxy/store"
+	"github.com/meshproxy/meshproxy/verify"
 )
 
 func TestPullFromOneHolder(t *testing.T) {
@@ -26,6 +27,36 @@ func TestPullFromOneHolder(t *testing.T) {
 	t.Logf("%+v", stats)
 	if stats.Files != 303 || stats.Wasted != 0 {
 		t.Errorf("got %d files and %d bytes wasted, want 303 and none", stats.Files, stats.Wasted)
+	}
+}
+
+// The size is one member's word in a record, which no hash covers: a false one gets
+// nobody blamed who sends what the hashes say.
+func TestPullWithAFalseSize(t *testing.T) {
+	old, new := upgrade(t, "example.test/m")
+	for name, upgraded := range map[string]bool{"the first version": false, "one told as differences": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2)
+			holder, asker := w.offices[0], w.offices[1]
+			holder.admit(old)
+			holder.admit(new)
+			var bases []verify.Digest
+			if upgraded {
+				bases = []verify.Digest{old.root}
+				if _, err := asker.fetch(t.Context(), old, holder.id()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			lied := *new
+			lied.size = 1
+			if _, err := asker.fetchFrom(t.Context(), &lied, bases, holder.id()); err != nil {
+				t.Fatal(err)
+			}
+			asker.served(new)
+			if lies := asker.x.health.peers[holder.id()].lies; len(lies) > 0 {
+				t.Errorf("an honest holder is named as a liar: %v", lies)
+			}
+		})
 	}
 }
 

@@ -416,23 +416,13 @@ func (s *source) receive() error {
 	}
 	raw := modzip.Raw{Sum: it.file.Sum, Method: head.Method, CRC32: head.CRC32,
 		CompressedSize: int64(min(head.Packed, 1<<62)), Size: int64(min(head.Size, 1<<62))}
-	if err := s.checkRaw(raw); err != nil {
+	if err := raw.Check(); err != nil {
 		return s.lie(err)
 	}
 	if raw.CompressedSize >= largeFile {
 		return s.receiveLarge(i, raw)
 	}
 	return s.receiveSmall(i, raw)
-}
-
-func (s *source) checkRaw(raw modzip.Raw) error {
-	if err := raw.Check(); err != nil {
-		return err
-	}
-	if size := s.t.req.Size; size > 0 && raw.Size > size {
-		return fmt.Errorf("file of %d bytes in a release of %d: %w", raw.Size, size, errLie)
-	}
-	return nil
 }
 
 // count notes that n bytes of a raw stream came in.
