@@ -102,8 +102,11 @@ func (x *Exchange) offered(from peer.ID, req *recordsRequest) (same []byte, err 
 		}
 		same[i/8] |= 1 << (i % 8)
 		x.pushed(pushReply{Status: PushKnown})
-		if req.Holding {
-			x.hears(from, s)
+		if req.Holding && n.Kind == verify.Zip {
+			// It is time to look at it as when the record is handed over, also for a home
+			// peer that heard in the claim who holds it: it has not looked since.
+			x.holders.add(s.Record.Digest, from)
+			x.repair.arrived(n)
 		}
 	}
 	return same, nil

@@ -52,11 +52,13 @@ func (w *world) repairing(of func(verify.Name) *release) *atomic.Int32 {
 
 // repairing runs repair on one office until the test ends.
 func (o *office) repairing(h holdings, every time.Duration) {
+	o.repairingAs(RepairOptions{Holdings: h, Settle: 100 * time.Millisecond, Soon: 20 * time.Millisecond, Every: every})
+}
+
+func (o *office) repairingAs(options RepairOptions) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		o.x.Repair(ctx, RepairOptions{Holdings: h, Settle: 100 * time.Millisecond, Soon: 20 * time.Millisecond, Every: every})
-	})
+	wg.Go(func() { o.x.Repair(ctx, options) })
 	o.t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
@@ -214,4 +216,39 @@ func TestTheLastCopiesAreNotDropped(t *testing.T) {
 	if !ask(a) && dropped.Load() == 0 {
 		t.Error("with two other copies, one may be dropped")
 	}
+}
+
+// TestWhatAHomePeerHeardInAClaimIsCopied: the home peer of many names knows their
+// records and who holds them from the claims, so that news of them bring nothing but
+// that it is time to look.
+func TestWhatAHomePeerHeardInAClaimIsCopied(t *testing.T) {
+	w := newWorld(t, 2)
+	first, home := w.offices[0], w.offices[1]
+	releases := map[verify.Name]*release{}
+	var news []*verify.Signed
+	for len(news) < minOffered {
+		n := w.someName(func(n verify.Name) bool {
+			n.Kind = verify.Zip
+			return releases[n] == nil && w.home(homeKey(n), 0) == home
+		})
+		r := newRelease(t, n.Module.Path, n.Module.Version, sources(uint64(len(news)+1), 2))
+		releases[r.name(verify.Zip)] = r
+		claim, err := first.x.Claim(t.Context(), r.name(verify.Zip))
+		if err != nil || claim.Outcome != Fetch || claim.Home != home.id() {
+			t.Fatalf("%v, %v", claim, err)
+		}
+		s := first.admit(r)
+		if err := claim.Lease.Done(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		news = append(news, s)
+	}
+	pulls := new(atomic.Int32)
+	h := holdings{home, func(n verify.Name) *release { return releases[n] }, pulls}
+	const never = 24 * time.Hour // is there a look at everything, which would find them
+	home.repairingAs(RepairOptions{Holdings: h, Settle: never, Soon: 20 * time.Millisecond, Every: never})
+	if _, err := first.x.Push(t.Context(), news, isHeld); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the home peer has copies", func() bool { return pulls.Load() == minOffered })
 }
