@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meshproxy/meshproxy/node"
+	"github.com/meshproxy/meshproxy/testnet/ports"
 	"github.com/meshproxy/meshproxy/testnet/toxic"
 )
 
@@ -169,10 +170,11 @@ func (n *Net) start(name string, c node.Config, token string) *Office {
 	c.Dir = filepath.Join(n.dir, name)
 	c.Office = name
 	if c.Listen == "" {
-		c.Listen = "127.0.0.1:0"
+		c.Listen = n.address()
 	}
 	if c.P2P == nil {
-		c.P2P = []string{"/ip4/127.0.0.1/tcp/0"}
+		_, port, _ := net.SplitHostPort(n.address())
+		c.P2P = []string{"/ip4/127.0.0.1/tcp/" + port}
 	}
 	if c.Upstream == "" {
 		c.Upstream = "off"
@@ -191,6 +193,16 @@ func (n *Net) start(name string, c node.Config, token string) *Office {
 	n.offices = append(n.offices, o)
 	o.run(token)
 	return o
+}
+
+// address is one on loopback where an office can be again after Stop.
+func (n *Net) address() string {
+	n.t.Helper()
+	addr, err := ports.Address()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return addr
 }
 
 // run makes the node and lets it serve.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/meshproxy/meshproxy/testnet/ports"
 )
 
 // Server is an HTTP server, on loopback unless told otherwise, that counts what it is asked and breaks
@@ -31,7 +33,11 @@ type Server struct {
 // NewServer starts a server of content on a loopback port of its own. The caller
 // ends it with Stop.
 func NewServer(content http.Handler) (*Server, error) {
-	return NewServerAt(content, "127.0.0.1:0", net.Listen)
+	addr, err := ports.Address() // Stop and Start keep it
+	if err != nil {
+		return nil, fmt.Errorf("outside server: %w", err)
+	}
+	return NewServerAt(content, addr, net.Listen)
 }
 
 // Listen is net.Listen, or the same at another place.

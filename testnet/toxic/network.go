@@ -10,6 +10,8 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/meshproxy/meshproxy/testnet/ports"
 )
 
 // Path says how it is from one site to another. The zero value has no delay.
@@ -58,7 +60,7 @@ type Site struct {
 // Attach makes a site, with a port for its office that was free just now. Its line to
 // all others together carries rate bits a second, each way; 0 is no limit.
 func (n *Network) Attach(name string, rate int64) (*Site, error) {
-	port, err := freePort()
+	port, err := ports.Free()
 	if err != nil {
 		return nil, fmt.Errorf("site %s: %w", name, err)
 	}
@@ -75,14 +77,6 @@ func (n *Network) Attach(name string, rate int64) (*Site, error) {
 	n.sites = append(n.sites, s)
 	n.wg.Go(s.accept)
 	return s, nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // Name is the name given to Attach.

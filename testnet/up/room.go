@@ -10,9 +10,9 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/meshproxy/meshproxy/testnet/ports"
 	"github.com/meshproxy/meshproxy/testnet/process"
 )
 
@@ -31,6 +31,7 @@ type office struct {
 	name    string
 	line    Line
 	running *process.Office // nil after kill and stop
+	listen  string          // where the office stands here, the same at each start
 	url     string          // for this machine
 	door    *http.Server    // lets this machine in; nil where the office stands here
 }
@@ -108,7 +109,13 @@ func (r *room) start(ctx context.Context, o *office, isNew bool) error {
 			return err
 		}
 	}
-	opts.Listen = strings.TrimPrefix(o.url, "http://") // where it was before
+	if o.listen == "" {
+		var err error
+		if o.listen, err = ports.Address(); err != nil {
+			return err
+		}
+	}
+	opts.Listen = o.listen
 	r.lines.place(o.name, &opts)
 	running, err := r.bin.Start(ctx, o.data(r), opts)
 	if err != nil {
