@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -97,7 +96,6 @@ func (x *Exchange) small(ctx context.Context, given *given, f verify.File) ([]by
 
 // receiveBundle takes files of which head says that they come together.
 func (s *source) receiveBundle(head *fileHead) error {
-	t := s.t
 	files, err := s.bundled(head)
 	if err != nil {
 		return s.lie(err)
@@ -106,17 +104,10 @@ func (s *source) receiveBundle(head *fileHead) error {
 	for _, size := range head.Sizes {
 		total += int64(size)
 	}
-	charge := max(int64(head.Packed)+2*total, minCharge*int64(len(files))/16)
-	if err := t.buffers.Acquire(s.ctx, charge); err != nil {
-		return context.Cause(s.ctx)
+	frame, release, err := s.frame(head, max(int64(head.Packed)+2*total, minCharge*int64(len(files))/16))
+	if err != nil {
+		return err
 	}
-	release := func() { t.buffers.Release(charge) }
-	frame := make([]byte, head.Packed)
-	if _, err := io.ReadFull(s.l.r, frame); err != nil {
-		release()
-		return noEOF(err)
-	}
-	s.count(int64(len(frame)))
 	parts := make([]part, 0, len(files))
 	at := 0
 	for n, i := range files {

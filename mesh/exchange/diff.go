@@ -141,27 +141,35 @@ func (x *Exchange) diff(ctx context.Context, sum, from verify.Digest) (*fileHead
 
 // receiveDiff takes file i, of which head says that it comes as a difference.
 func (s *source) receiveDiff(i int, head *fileHead) error {
-	t := s.t
 	if err := s.checkDiff(head); err != nil {
 		return s.lie(err)
 	}
 	from := s.base.files()[head.From-1]
-	charge := max(int64(head.Packed)+2*int64(head.Size), minCharge)
-	if err := t.buffers.Acquire(s.ctx, charge); err != nil {
-		return context.Cause(s.ctx)
+	frame, release, err := s.frame(head, max(int64(head.Packed)+2*int64(head.Size), minCharge))
+	if err != nil {
+		return err
 	}
-	release := func() { t.buffers.Release(charge) }
-	frame := make([]byte, head.Packed)
-	if _, err := io.ReadFull(s.l.r, frame); err != nil {
-		release()
-		return noEOF(err)
-	}
-	s.count(int64(head.Packed))
 	if !s.arrived(i, int64(head.Packed)) {
 		release()
 		return nil
 	}
 	return s.keep(release, func() { s.applyDiff(i, frame, from, head.Size) })
+}
+
+// frame reads the zstd frame that head announces, whose size has been judged. It counts
+// for charge against maxBuffered until release.
+func (s *source) frame(head *fileHead, charge int64) (frame []byte, release func(), err error) {
+	buffers := s.t.buffers
+	if err := buffers.Acquire(s.ctx, charge); err != nil {
+		return nil, nil, context.Cause(s.ctx)
+	}
+	frame = make([]byte, head.Packed)
+	if _, err := io.ReadFull(s.l.r, frame); err != nil {
+		buffers.Release(charge)
+		return nil, nil, noEOF(err)
+	}
+	s.count(int64(len(frame)))
+	return frame, func() { buffers.Release(charge) }, nil
 }
 
 // checkDiff judges what a head says before anything is allocated for it.
