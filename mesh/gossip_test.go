@@ -59,15 +59,7 @@ func TestLargeMeshesTellLess(t *testing.T) {
 
 // TestWhatIsPressing: newcomers and invitations can wait; rules, and who is out, cannot.
 func TestWhatIsPressing(t *testing.T) {
-	m, err := New(Config{Key: newKey(t), Office: "berlin", NoLAN: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	m := alone(t, nil)
 	token, err := m.Invite(InviteOptions{})
 	if err != nil || m.pressing.Load() {
 		t.Errorf("an invitation cannot wait: %v", err)

@@ -33,15 +33,7 @@ func (s *lateState) Put(key string, value []byte) error {
 // which the node moves to a new one; the place that is kept is the new one all the same.
 func TestNewPlaceStaysKept(t *testing.T) {
 	state := &lateState{}
-	m, err := New(Config{Key: newKey(t), Office: "berlin", NoLAN: true, State: state, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	m := alone(t, state)
 	before := m.session.Load().key
 	kept := false
 	state.mu.Lock()
@@ -70,15 +62,7 @@ func TestNewPlaceStaysKept(t *testing.T) {
 // TestManyStatementsAtOnce: a revocation among more news than a roster remembers is
 // pressing, and on disk at once.
 func TestManyStatementsAtOnce(t *testing.T) {
-	m, err := New(Config{Key: newKey(t), Office: "berlin", NoLAN: true, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	m := alone(t, nil)
 	var news []member.Statement
 	for range 600 {
 		s, err := member.NewSigner(newKey(t))
@@ -122,4 +106,19 @@ func TestLateExchangeOfAnotherRoster(t *testing.T) {
 		}
 		return berlin.peers.upTo(lisbon.ID()) < 1<<40
 	})
+}
+
+// alone makes a mesh of one node, which ends with the test.
+func alone(t *testing.T, state State) *Mesh {
+	t.Helper()
+	m, err := New(Config{Key: newKey(t), Office: "berlin", NoLAN: true, State: state, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
 }

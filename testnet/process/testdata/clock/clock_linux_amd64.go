@@ -1,3 +1,5 @@
+// Package main is linked into a meshproxy of the tests only: it gives the process a wall
+// clock that is off by what a file says, in seconds.
 package main
 
 import (
