@@ -62,7 +62,6 @@ type ahead struct {
 	mu     sync.Mutex
 	mods   trail                    // guarded by mu; modules by their go.mod
 	infos  trail                    // guarded by mu; by their .info
-	came   trail                    // guarded by mu; whose go.mod came along, taken if they were looked up
 	front  int                      // guarded by mu; step of infos after the zip asked for last
 	window int                      // guarded by mu; steps from front on that may be read
 	row    int                      // guarded by mu; steps of infos since a zip was asked for
@@ -151,21 +150,6 @@ func (a *ahead) company(m module.Version) []module.Version {
 		a.mods.steps[i-a.mods.first].taken = true
 	}
 	return a.mods.untaken(a.mods.first, maxTrail, maxCompany, a.now(), true)
-}
-
-// cameAlong notes that the go.mod of m has come without having been asked for.
-func (a *ahead) cameAlong(m module.Version) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.came.add(m, a.now())
-}
-
-// unproven takes the modules whose go.mod came along, to be looked up in a checksum
-// database: each once.
-func (a *ahead) unproven() []module.Version {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.came.untaken(a.came.first, maxTrail, maxTrail, a.now(), true)
 }
 
 // due lists modules whose zips are next to be read.

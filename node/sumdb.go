@@ -18,9 +18,6 @@ const sumdbInfix = " sumdb "
 
 // SumDB implements protocol.Backend.
 func (n *Node) SumDB(ctx context.Context, name, sub string, o protocol.Options) (*protocol.Answer, error) {
-	if !o.CachedOnly {
-		n.foreseeLookups(sub)
-	}
 	data, err := n.trust().SumDB(ctx, name, sub, verify.ServeOptions{CachedOnly: o.CachedOnly})
 	if err != nil {
 		return nil, n.failed(sumdbError(name, sub, err))
