@@ -30,17 +30,23 @@ const (
 	nearBefore, nearAfter = 15 * time.Second, time.Minute
 	// maxCompany is how many modules' records come along with the first .info.
 	maxCompany = 500
+	// manyMods is how many go.mod files in a row tell that a client reads a module graph;
+	// the records of their modules come along then, and each time there are twice as many.
+	manyMods = 16
 	// minWindow and maxWindow are how far beyond a zip that is asked for others are
 	// read: less when what was read ahead turns out not to be asked for, twice as much
-	// when it is.
-	minWindow, maxWindow = 2, 32
+	// when it is. A whole project fits, so that its line is never idle.
+	minWindow, maxWindow = 2, 1024
+	// maxSkipped is how many steps may be passed over before the guess counts as wrong:
+	// a client asks for as many zips at once as its machine has cores, in any order.
+	maxSkipped = 16
 	// manyInfos is how many .info in a row, with no zip between them, tell that the go
 	// command will ask for their zips, and firstWindow how many of these are read
 	// before it does: a line that is far away has nothing else to do meanwhile.
 	manyInfos, firstWindow = 8, 16
 	// aheadSlots is how many zips are read ahead at a time. Most are small and take two
 	// round trips whatever the line could carry meanwhile.
-	aheadSlots = 16
+	aheadSlots = 32
 	// aheadBytes bounds the files of the zips that are read ahead at a time, in bytes
 	// as the records tell them, before compression. A larger zip waits to be asked for:
 	// its client is given it while it arrives.
@@ -59,15 +65,19 @@ const (
 type ahead struct {
 	now func() time.Time // time.Now, but for tests
 
-	mu     sync.Mutex
-	mods   trail                    // guarded by mu; modules by their go.mod
-	infos  trail                    // guarded by mu; by their .info
-	front  int                      // guarded by mu; step of infos after the zip asked for last
-	window int                      // guarded by mu; steps from front on that may be read
-	row    int                      // guarded by mu; steps of infos since a zip was asked for
-	near   time.Time                // guarded by mu; when it was last asked what came with a file
-	under  map[verify.Name]*reading // guarded by mu; zips being read ahead
-	bytes  int64                    // guarded by mu; of those, as their records say
+	mu      sync.Mutex
+	mods    trail                    // guarded by mu; modules by their go.mod
+	infos   trail                    // guarded by mu; by their .info
+	front   int                      // guarded by mu; step of infos after the zip asked for last
+	window  int                      // guarded by mu; steps from front on that may be read
+	hits    int                      // guarded by mu; zips asked for since the window was last moved elsewhere
+	skipped int                      // guarded by mu; steps before front since then whose zip was not
+	row     int                      // guarded by mu; steps of infos since a zip was asked for
+	graph   int                      // guarded by mu; steps of mods since an .info or zip was asked for
+	learned time.Time                // guarded by mu; when a go.mod last came from another office
+	near    time.Time                // guarded by mu; when it was last asked what came with a file
+	under   map[verify.Name]*reading // guarded by mu; zips being read ahead
+	bytes   int64                    // guarded by mu; of those, as their records say
 }
 
 // reading is a zip that is being read ahead.
@@ -93,23 +103,51 @@ func (a *ahead) begins() bool {
 	return true
 }
 
-// asked notes that a client asks for a file. It reports whether the zips that follow
-// are to be read.
-func (a *ahead) asked(name verify.Name) bool {
+// foreseen is what is to be done because of what a client asks for.
+type foreseen struct {
+	zips    bool             // read those that are due
+	company []module.Version // the records of these are to come along
+}
+
+// asked notes that a client asks for a file.
+func (a *ahead) asked(name verify.Name) (next foreseen) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch now := a.now(); name.Kind {
-	case verify.Mod:
-		a.mods.add(name.Module, now)
-	case verify.Info:
-		return a.infos.add(name.Module, now) && a.announce()
-	case verify.Zip:
-		if r := a.under[name]; r != nil {
-			r.wanted = true
+	now := a.now()
+	if name.Kind == verify.Mod {
+		if a.mods.add(name.Module, now) {
+			next.company = a.loading(now)
 		}
-		return a.advance(name.Module, now)
+		return next
 	}
-	return false
+	a.graph = 0
+	if name.Kind == verify.Info {
+		next.zips = a.infos.add(name.Module, now) && a.announce()
+		return next
+	}
+	if r := a.under[name]; r != nil {
+		r.wanted = true
+	}
+	next.zips = a.advance(name.Module, now)
+	return next
+}
+
+// learn notes that a go.mod came from another office: what a client reads now is new
+// here, and so are the other files of those modules.
+func (a *ahead) learn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.learned = a.now()
+}
+
+// loading counts a new step of mods, and takes the modules whose records are to come
+// along before anybody asks for an .info; a.mu is held.
+func (a *ahead) loading(now time.Time) []module.Version {
+	a.graph++
+	if a.graph < manyMods || a.graph&(a.graph-1) != 0 || now.Sub(a.learned) >= trailMemory {
+		return nil
+	}
+	return a.mods.untaken(a.mods.first, maxTrail, maxCompany, now, true)
 }
 
 // announce counts a new step of infos, and reports whether there have been so many
@@ -119,7 +157,7 @@ func (a *ahead) announce() bool {
 		return false
 	}
 	a.front = a.infos.first + len(a.infos.steps) - manyInfos
-	a.window = firstWindow
+	a.window, a.hits, a.skipped = firstWindow, 0, 0
 	return true
 }
 
@@ -131,13 +169,26 @@ func (a *ahead) advance(m module.Version, now time.Time) bool {
 		return false
 	}
 	s := &a.infos.steps[i-a.infos.first]
-	if s.taken {
-		a.window = min(2*a.window, maxWindow)
-	} else {
+	again := s.asked
+	s.asked, s.taken = true, true // it is asked for now, and not ahead of anything
+	switch {
+	case again:
+		return true
+	case i >= a.front && i < a.front+a.window:
+		a.skipped += i - a.front
+		a.front = i + 1
+	case i < a.front && a.skipped > 0: // one of those
+		a.skipped--
+	default: // the client is elsewhere
+		a.front, a.hits, a.skipped = i+1, 0, 0
 		a.window = max(a.window/2, minWindow)
+		return true
 	}
-	s.taken = true // it is asked for now, and not ahead of anything
-	a.front = i + 1
+	if a.hits++; a.skipped > maxSkipped+a.hits/4 {
+		a.window = max(a.window/2, minWindow)
+	} else {
+		a.window = min(2*a.window, maxWindow)
+	}
 	return true
 }
 
@@ -214,6 +265,7 @@ type step struct {
 	mod   module.Version
 	when  time.Time
 	taken bool // it was acted upon
+	asked bool // a client asked for the zip
 }
 
 // add notes that m is asked for, and reports whether that is a step. What was asked
@@ -268,7 +320,14 @@ var errAhead = errors.New("no other office gave it, and nobody waits for it")
 
 // foresee notes what a client asks for, and begins to read what it will ask for.
 func (n *Node) foresee(ctx context.Context, name verify.Name) {
-	if protocol.Hops(ctx) == "" && n.foreseen.asked(name) {
+	if protocol.Hops(ctx) != "" {
+		return
+	}
+	next := n.foreseen.asked(name)
+	if len(next.company) > 0 {
+		n.accompany(next.company)
+	}
+	if next.zips {
 		n.readAhead()
 	}
 }
@@ -334,8 +393,10 @@ func (n *Node) obtainAhead(ctx context.Context, name verify.Name, publish func(a
 
 // company has the records come along that a client will ask for which asks for the
 // .info of m.
-func (n *Node) company(m module.Version) {
-	mods := n.foreseen.company(m)
+func (n *Node) company(m module.Version) { n.accompany(n.foreseen.company(m)) }
+
+// accompany has the records of .info and zips come along that other offices have.
+func (n *Node) accompany(mods []module.Version) {
 	names := make([]verify.Name, 0, 2*len(mods))
 	for _, other := range mods {
 		names = append(names, verify.Name{Module: other, Kind: verify.Info}, verify.Name{Module: other, Kind: verify.Zip})

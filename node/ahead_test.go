@@ -46,15 +46,15 @@ func TestAhead(t *testing.T) {
 	t.Run("many .info in a row announce their zips, once", func(t *testing.T) {
 		a, _ := clock()
 		for i := range manyInfos - 1 {
-			if a.asked(aheadName(i, verify.Info)) || a.asked(aheadName(0, verify.Info)) {
+			if a.asked(aheadName(i, verify.Info)).zips || a.asked(aheadName(0, verify.Info)).zips {
 				t.Fatalf("after %d .info something is due", i+1)
 			}
 		}
-		if !a.asked(aheadName(manyInfos-1, verify.Info)) {
+		if !a.asked(aheadName(manyInfos-1, verify.Info)).zips {
 			t.Fatal("nothing is due after many .info")
 		}
 		for i := range 200 {
-			if a.asked(aheadName(manyInfos+i, verify.Info)) {
+			if a.asked(aheadName(manyInfos+i, verify.Info)).zips {
 				t.Fatal("what is due is announced again")
 			}
 		}
@@ -72,24 +72,52 @@ func TestAhead(t *testing.T) {
 		var reached []int
 		total := 0
 		for i := range 8 {
-			if !a.asked(aheadName(i, verify.Zip)) {
+			if !a.asked(aheadName(i, verify.Zip)).zips {
 				t.Fatalf("zip %d: nothing is due", i)
 			}
 			total += read(a)
 			reached = append(reached, total-i) // beyond the zip asked for
 		}
-		if want := "[2 4 8 16 32 32 32 32]"; fmt.Sprint(reached) != want {
-			t.Errorf("read ahead by %v steps, want %s", reached, want)
+		if want := "[4 8 16 32 64 128 193 192]"; fmt.Sprint(reached) != want {
+			t.Errorf("read ahead by %v steps, want %s: all that there are in the end", reached, want)
+		}
+	})
+	t.Run("many clients at once are no wrong guess", func(t *testing.T) {
+		a, _ := clock()
+		walk(a, 0, 200)
+		for from := 0; from < 200; from += maxSkipped {
+			for i := range maxSkipped { // the last of them first
+				a.asked(aheadName(from+maxSkipped-1-i, verify.Zip))
+			}
+		}
+		if a.window != maxWindow || a.skipped != 0 {
+			t.Errorf("the window is %d with %d skipped, want %d and none", a.window, a.skipped, maxWindow)
+		}
+	})
+	t.Run("it shrinks when few of them are asked for", func(t *testing.T) {
+		a, _ := clock()
+		walk(a, 0, 1000)
+		asked := 0
+		for i := 0; i < 1000; i += 10 {
+			a.asked(aheadName(i, verify.Zip))
+			read(a)
+			asked++
+		}
+		count := 0
+		for _, s := range a.infos.steps {
+			if s.taken {
+				count++
+			}
+		}
+		if count > 4*asked {
+			t.Errorf("%d zips were read where %d were wanted", count, asked)
 		}
 	})
 	t.Run("it shrinks when something else is asked for", func(t *testing.T) {
 		a, _ := clock()
-		walk(a, 0, 400)
-		for i := range 6 {
-			a.asked(aheadName(i, verify.Zip))
-			read(a)
-		}
-		for _, i := range []int{300, 200, 100, 350} {
+		walk(a, 0, 1000)
+		a.asked(aheadName(0, verify.Zip))
+		for _, i := range []int{900, 200, 800, 100, 950} {
 			a.asked(aheadName(i, verify.Zip))
 		}
 		if n := read(a); n != minWindow {
@@ -98,12 +126,12 @@ func TestAhead(t *testing.T) {
 	})
 	t.Run("nothing is due for one who asks for a zip alone", func(t *testing.T) {
 		a, now := clock()
-		if a.asked(aheadName(1, verify.Zip)) || read(a) != 0 {
+		if a.asked(aheadName(1, verify.Zip)).zips || read(a) != 0 {
 			t.Error("something is due that nobody spoke of")
 		}
 		walk(a, 0, 10)
 		*now = now.Add(trailMemory)
-		if a.asked(aheadName(1, verify.Zip)) || read(a) != 0 {
+		if a.asked(aheadName(1, verify.Zip)).zips || read(a) != 0 {
 			t.Error("something is due that was spoken of long ago")
 		}
 	})
@@ -173,6 +201,29 @@ func TestAhead(t *testing.T) {
 			t.Errorf("%v is asked for again after a while, want one", got)
 		}
 	})
+	t.Run("records come along while a graph is read that is new here", func(t *testing.T) {
+		a, now := clock()
+		load := func(from, count int) (taken []int) {
+			for i := range count {
+				if mods := a.asked(aheadName(from+i, verify.Mod)).company; len(mods) > 0 {
+					taken = append(taken, len(mods))
+				}
+			}
+			return taken
+		}
+		if got := load(0, 100); len(got) != 0 {
+			t.Errorf("records of %v come along for what is known here", got)
+		}
+		a.asked(aheadName(0, verify.Info))
+		a.learn()
+		if got, want := fmt.Sprint(load(100, 100)), "[116 16 32]"; got != want {
+			t.Errorf("%s modules' records come along, want %s", got, want)
+		}
+		*now = now.Add(trailMemory)
+		if got := load(200, 100); len(got) != 0 {
+			t.Errorf("records of %v come along long after a go.mod came from elsewhere", got)
+		}
+	})
 	t.Run("a build begins once", func(t *testing.T) {
 		a, now := clock()
 		first, again := a.begins(), a.begins()
@@ -194,7 +245,7 @@ func TestAhead(t *testing.T) {
 				}
 			}
 		}
-		if !a.asked(aheadName(5*maxTrail-10, verify.Zip)) || read(a) == 0 {
+		if !a.asked(aheadName(5*maxTrail-10, verify.Zip)).zips || read(a) == 0 {
 			t.Error("the last steps are forgotten")
 		}
 	})

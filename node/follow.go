@@ -125,6 +125,9 @@ func (n *Node) follow(ctx context.Context, a attempt) {
 			e := errand{Node: n} // for no name: of a zip the record is enough
 			if _, err := e.take(ctx, f); err == nil {
 				n.log.Debug("came along", "file", f.Name.String())
+				if f.Name.Kind == verify.Mod {
+					n.foreseen.learn()
+				}
 			}
 			return nil // what did not come is asked for when it is wanted
 		})

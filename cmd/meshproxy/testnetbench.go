@@ -45,6 +45,7 @@ Examples:
    meshproxy testnet bench --only downloads --rounds 1 --rtt 20ms
    meshproxy testnet bench --project github.com/prometheus/client_golang@v1.24.1
    sudo meshproxy testnet bench --only wan --link-rtt 200ms --link-rate 20mbit
+   sudo meshproxy testnet bench --only wan --dilation 4   # as if each site had processors
    meshproxy testnet bench --peer athens=/usr/local/bin/athens --json`,
 		Flags: []cli.Flag{
 			jsonFlag(),
@@ -56,6 +57,7 @@ Examples:
 			&cli.DurationFlag{Name: "rtt", Usage: "let the upstream answer this `TIME` late, as one does that is far away"},
 			&cli.DurationFlag{Name: "link-rtt", Value: 50 * time.Millisecond, Usage: "`TIME` there and back between offices of an emulated network"},
 			&cli.StringFlag{Name: "link-rate", Value: "100mbit", Usage: "what the line of an office in it carries in a second, in `BITS`"},
+			&cli.IntFlag{Name: "dilation", Value: 1, Usage: "let time in an emulated network run this `NUMBER` of times slower, and divide what is measured by it: its sites share the processors of this machine"},
 			&cli.IntFlag{Name: "requests", Value: 20000, Usage: "`NUMBER` of requests of each load for small files"},
 			&cli.IntFlag{Name: "clients", Value: 16, Usage: "`NUMBER` of connections that load comes over"},
 			&cli.StringFlag{Name: "tree", Value: bench.DefaultTree(), DefaultText: "meshproxy-bench in the user's cache", TakesFile: true, Usage: "keep the upstream's modules in this `DIR` from run to run"},
@@ -80,7 +82,7 @@ func testnetBench(c *cli.Context) error {
 		Project: c.String("project"), Tree: c.String("tree"), Scratch: c.String("scratch"), Data: c.String("data"),
 		Only: c.String("only"), Peers: *c.Generic("peer").(*peers), Profile: c.String("profile"),
 		Rounds: c.Int("rounds"), Requests: c.Int("requests"), Clients: c.Int("clients"),
-		RTT: c.Duration("rtt"), LinkRTT: c.Duration("link-rtt"), LinkRate: rate, JSON: c.Bool("json"),
+		RTT: c.Duration("rtt"), LinkRTT: c.Duration("link-rtt"), LinkRate: rate, Dilation: c.Int("dilation"), JSON: c.Bool("json"),
 	}
 	if bin := c.String("bin"); bin != "" {
 		cfg.Bin = bin

@@ -185,10 +185,19 @@ const nearRTT = 10 * time.Millisecond
 
 // near reports whether p is known to be near.
 func (h *health) near(p peer.ID) bool {
+	least := h.distance(p)
+	return least > 0 && least < h.nearRTT
+}
+
+// distance is the least round trip to p so far, without what load adds to it; 0 is
+// unknown.
+func (h *health) distance(p peer.ID) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := h.peers[p]
-	return c != nil && c.least > 0 && c.least < h.nearRTT
+	if c := h.peers[p]; c != nil {
+		return c.least
+	}
+	return 0
 }
 
 // speed is how many bytes a second p delivered so far; 0 is unknown.

@@ -355,7 +355,7 @@ func (t *Transfer) spawn(s *source) {
 	t.active++
 	t.sources[s.peer] = s
 	t.news = time.Now()
-	t.sched.join(s.peer, t.x.health.speed(s.peer))
+	t.sched.join(s.peer, t.x.health.speed(s.peer), t.x.health.distance(s.peer))
 	t.mu.Unlock()
 	t.workers.Add(1)
 	work := func() {

@@ -14,7 +14,8 @@ const (
 	minWindow   = 16                     // files outstanding
 	crowdWindow = 2                      // the same when others fetch the same: what is outstanding here cannot be had from them
 	maxWindow   = 256                    //
-	windowTime  = 300 * time.Millisecond // what a window should last, by the peer's measured speed
+	windowTime  = 300 * time.Millisecond // what a window should last at least, by the peer's measured speed
+	windowTrips = 6                      // and in round trips: half of it is left when more is asked for
 	maxDoubled  = 2                      // peers that one file is asked of at once
 	minMeasured = 100 * time.Millisecond // spans shorter than this measure nothing
 	minWatched  = 2 * time.Second        // how long a peer may send one large file before it is judged
@@ -51,10 +52,11 @@ type item struct {
 type worker struct {
 	asked   []int // outstanding, in the order in which they will arrive
 	lacks   map[int]bool
-	began   time.Time // when asked was last empty
-	arrived int       // files since began
-	bytes   int64     // since began
-	best    float64   // highest rate measured, in bytes a second
+	began   time.Time     // when asked was last empty
+	arrived int           // files since began
+	bytes   int64         // since began
+	best    float64       // highest rate measured, in bytes a second
+	lasts   time.Duration // what its window should last
 
 	holding *holding // what it says that it has; nil is unknown
 	has     int      // lines in holding.Have
@@ -87,14 +89,14 @@ func newSched(listing verify.Listing, missing []verify.File) *sched {
 	return s
 }
 
-// join adds p, which delivered speed bytes a second in earlier transfers; 0 is
-// unknown.
-func (s *sched) join(p peer.ID, speed float64) {
-	s.peers[p] = &worker{lacks: map[int]bool{}, best: speed}
+// join adds p, which delivered speed bytes a second in earlier transfers and is rtt
+// away; 0 is unknown.
+func (s *sched) join(p peer.ID, speed float64, rtt time.Duration) {
+	s.peers[p] = &worker{lacks: map[int]bool{}, best: speed, lasts: max(windowTime, windowTrips*rtt)}
 }
 
 // window is how many files may be outstanding at a peer: at first an equal share
-// of half of what is left, then as many as it sends in windowTime.
+// of half of what is left, then as many as it sends while a window should last.
 func (s *sched) window(w *worker, now time.Time) int {
 	least := minWindow
 	if s.crowded {
@@ -107,7 +109,7 @@ func (s *sched) window(w *worker, now time.Time) int {
 		return min(max(s.left/(2*len(s.peers)), minWindow), maxWindow)
 	}
 	rate := float64(w.arrived) / max(now.Sub(w.began), time.Millisecond).Seconds()
-	return min(max(int(rate*windowTime.Seconds()), least), maxWindow)
+	return min(max(int(rate*w.lasts.Seconds()), least), maxWindow)
 }
 
 // take returns positions of files to ask of p now; none if it has enough to do,

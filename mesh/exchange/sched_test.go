@@ -36,7 +36,7 @@ func TestSchedulerFinishesWhateverPeersDo(t *testing.T) {
 			w := s.peers[p]
 			switch step := rapid.SampledFrom([]string{"join", "take", "arrive", "lack", "lose", "good", "bad", "urgent", "crowd", "told"}).Draw(t, "step"); {
 			case step == "join" && w == nil:
-				s.join(p, 0)
+				s.join(p, 0, 0)
 			case step == "take" && w != nil:
 				s.take(p, now)
 			case step == "arrive" && w != nil && len(w.asked) > 0:
@@ -74,7 +74,7 @@ func TestSchedulerFinishesWhateverPeersDo(t *testing.T) {
 		for _, p := range ids {
 			s.lost(p)
 		}
-		s.join("honest", 0)
+		s.join("honest", 0, 0)
 		for s.left > 0 {
 			if s.stuck() {
 				t.Fatalf("stuck with an honest peer: %d left, queue %v", s.left, s.queue)
@@ -122,11 +122,11 @@ func TestIdlePeerTakesOverFromASlowOne(t *testing.T) {
 	l := listingOf(40)
 	s := newSched(l, l.Files)
 	now := time.Unix(0, 0)
-	s.join("slow", 0)
+	s.join("slow", 0, 0)
 	if n := len(s.take("slow", now)); n != 20 {
 		t.Fatalf("the only peer is asked for %d of 40 at first, want half", n)
 	}
-	s.join("fast", 0)
+	s.join("fast", 0, 0)
 	for _, i := range s.take("fast", now) {
 		s.arrived("fast", i)
 		s.finish(i)
@@ -149,7 +149,7 @@ func TestFilesThatAClientWaitsForGoFirst(t *testing.T) {
 	l := listingOf(1000)
 	s := newSched(l, l.Files)
 	s.urgent(900)
-	s.join("p", 0)
+	s.join("p", 0, 0)
 	if got := s.take("p", time.Unix(0, 0)); got[0] != 900 || got[1] != 0 {
 		t.Errorf("asked for %v first, want 900 and then in order", got[:2])
 	}

@@ -48,6 +48,10 @@ type Config struct {
 	RTT                       time.Duration // the upstream answers so late
 	LinkRTT                   time.Duration // there and back between offices of an emulated network
 	LinkRate                  int64         // bits a second of an office in it
+	// Dilation lets time in the emulated network run so many times slower: round trips
+	// are longer and lines narrower by that, and what is measured is divided by it. The
+	// sites share this machine's processors, which are so many times faster for them.
+	Dilation int
 
 	JSON bool // print one document at the end, instead of Markdown as it comes
 }
@@ -59,8 +63,10 @@ const (
 	OnlyWAN       = "wan"
 )
 
-// maxOften bounds what is done again and again.
-const maxOften = 10_000_000
+const (
+	maxOften    = 10_000_000 // bounds what is done again and again
+	maxDilation = 20         // beyond, an office takes the network for broken
+)
 
 // Check says what cannot be measured.
 func (c *Config) Check() error {
@@ -74,6 +80,9 @@ func (c *Config) Check() error {
 	}
 	if c.RTT < 0 || c.LinkRTT < 0 {
 		return errors.New("a time there and back below zero")
+	}
+	if c.Dilation < 1 || c.Dilation > maxDilation {
+		return fmt.Errorf("dilation %d: want 1 to %d", c.Dilation, maxDilation)
 	}
 	return nil
 }

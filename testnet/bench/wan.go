@@ -64,7 +64,8 @@ func (b *bench) across(ctx context.Context) error {
 		warm:   &leg{name: "the project again"},
 		change: &leg{name: fmt.Sprintf("after upgrades of %d modules by one version", upgrades)},
 	}
-	run.cold.zips, run.change.zips = fresh(had, nil), fresh(has, had)
+	run.typical = nearestTo(typicalZip, had)
+	run.cold.zips, run.change.zips = fresh(had, map[string]int64{run.typical: 0}), fresh(has, had)
 	for range b.Rounds {
 		if err := run.round(ctx); errors.Is(err, wan.ErrUnavailable) {
 			b.out.say("Nothing measured across a network: %v", err)
@@ -77,6 +78,9 @@ func (b *bench) across(ctx context.Context) error {
 	return nil
 }
 
+// officeAddr is where each office listens, each on a loopback of its own.
+const officeAddr = "127.0.0.1:3000"
+
 // crossing is the measurements across a network.
 type crossing struct {
 	*bench
@@ -88,6 +92,9 @@ type crossing struct {
 	direct, cold, change, warm *leg
 	line                       []time.Duration // what the cold download lacked, over bare TCP
 	joined                     []time.Duration // from the join command to the first zip from the mesh
+	first                      []time.Duration // until the first byte of one zip
+	firstSize                  int64           // of that zip
+	typical                    string          // its file in the tree
 }
 
 // round makes a network and measures everything once.
@@ -98,10 +105,9 @@ func (c *crossing) round(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	n.SetUsual(wan.Path{Latency: c.LinkRTT / 2})
 	var sites []*wan.Site
 	for _, name := range []string{"internet", "a", "b", "client"} {
-		s, err := n.Attach(name, wan.Setup{Rate: c.LinkRate, NoIPv6: true})
+		s, err := n.Attach(name, wan.Setup{Rate: c.LinkRate / int64(c.Dilation), NoIPv6: true})
 		if err != nil {
 			return err
 		}
@@ -118,11 +124,12 @@ func (c *crossing) round(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.Kill()
-	for _, gomod := range []string{c.gomod, c.after} {
+	for _, gomod := range []string{c.gomod, c.after} { // measured is what comes after it
 		if _, err := c.download(ctx, atA, a.URL(), gomod); err != nil {
 			return fmt.Errorf("%w\n%s", err, a.Log())
 		}
 	}
+	n.SetUsual(wan.Path{Latency: c.LinkRTT * time.Duration(c.Dilation) / 2})
 	if err := c.leg(ctx, n, c.direct, internet, client, up.URL(), c.gomod, nil, nil); err != nil {
 		return err
 	}
@@ -139,7 +146,10 @@ func (c *crossing) round(ctx context.Context) (err error) {
 	if err := c.firstZip(ctx, atB); err != nil {
 		return err
 	}
-	c.joined = append(c.joined, time.Since(start))
+	c.joined = append(c.joined, c.since(start))
+	if err := c.firstByte(ctx, atB); err != nil {
+		return err
+	}
 	return c.second(ctx, n, atA, atB, a, office)
 }
 
@@ -166,11 +176,11 @@ func (c *crossing) second(ctx context.Context, n *wan.Network, atA, atB *wan.Sit
 		return err
 	}
 	last := len(c.warm.took) - 1
-	took, err := bare(ctx, atA, atB, int64(c.cold.lacked[last]))
-	if err != nil {
+	start := time.Now()
+	if err := bare(ctx, atA, atB, int64(c.cold.lacked[last])); err != nil {
 		return err
 	}
-	c.line = append(c.line, took)
+	c.line = append(c.line, c.since(start))
 	c.cold.least(c.LinkRate, c.warm.took[last])
 	c.change.least(c.LinkRate, again)
 	return nil
@@ -184,7 +194,7 @@ func (l *leg) least(rate int64, warm time.Duration) {
 }
 
 func (c *crossing) open(ctx context.Context, site *wan.Site, o process.Options) (*process.Office, error) {
-	o.SumDB, o.At, o.Listen = c.db.Key(), site, "127.0.0.1:3000"
+	o.SumDB, o.At, o.Listen = c.db.Key(), site, officeAddr
 	o.P2P = []string{"/ip4/0.0.0.0/tcp/4911", "/ip4/0.0.0.0/udp/4911/quic-v1"}
 	o.Flags = []string{"--no-lan", "--office", site.Name()}
 	return c.binary.Start(ctx, filepath.Join(c.work, fmt.Sprint("wan-", site.Name(), c.number)), o)
@@ -248,7 +258,12 @@ func (c *crossing) download(ctx context.Context, at *wan.Site, goproxy, gomod st
 	}
 	start := time.Now()
 	_, err = g.Run(ctx, "mod", "download")
-	return time.Since(start), err
+	return c.since(start), err
+}
+
+// since is how much time of the emulated network has passed.
+func (c *crossing) since(start time.Time) time.Duration {
+	return time.Since(start) / time.Duration(c.Dilation)
 }
 
 // firstZip downloads one module that the project requires, a small one if it is there.
@@ -265,7 +280,7 @@ func (c *crossing) firstZip(ctx context.Context, at *wan.Site) error {
 	if v := required(c.gomod, small); v != "" {
 		first = module.Version{Path: small, Version: v}
 	}
-	_, err = c.download(ctx, at, "http://127.0.0.1:3000",
+	_, err = c.download(ctx, at, "http://"+officeAddr,
 		fmt.Sprintf("module example.test/first\n\ngo 1.21\n\nrequire %s %s\n", first.Path, first.Version))
 	return err
 }
@@ -287,8 +302,13 @@ func required(gomod, path string) string {
 func (c *crossing) report(out *report) {
 	out.say("Across an emulated network, %v there and back, %d Mbit/s at each office; nothing but the first office has an upstream. "+
 		"From the join command to the first zip from the mesh, the go command included: %.2f s. "+
+		"Until the first byte of a zip of %.2f MB of which it knew nothing: %.0f ms, %.1f round trips. "+
 		"The bytes that the second office lacked, in one HTTP answer over bare TCP: %.2f s.",
-		c.LinkRTT, c.LinkRate/1e6, median(c.joined)/1e9, median(c.line)/1e9)
+		c.LinkRTT, c.LinkRate/1e6, median(c.joined)/1e9, float64(c.firstSize)/1e6,
+		median(c.first)/1e6, median(c.first)/float64(c.LinkRTT), median(c.line)/1e9)
+	if c.Dilation > 1 {
+		out.say("Time in the network runs %d times slower, and seconds but those of processors are divided by that.", c.Dilation)
+	}
 	header := table.Row{"go mod download", "seconds", "× the least possible", "MB on the wire", "MB lacked", "wire / lacked", "MB of zips", "wire / zips", "office CPU s", "first office CPU s"}
 	var rows []table.Row
 	for _, l := range []*leg{c.direct, c.cold, c.warm, c.change} {

@@ -235,6 +235,10 @@ func (n *Network) SetUsual(p Path) {
 	}
 }
 
+// patience is how long a packet may wait for a line: twice the round trip of the usual
+// path, so that one connection can fill a line. n.mu is held.
+func (n *Network) patience() time.Duration { return max(bufferTime, 4*n.usual.Latency) }
+
 // SetPath says how the path from one site to another is; that back is another one.
 func (n *Network) SetPath(from, to *Site, p Path) {
 	n.mu.Lock()

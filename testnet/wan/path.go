@@ -26,9 +26,8 @@ type Path struct {
 // overtaken is how much later a packet comes that others overtake.
 const overtaken = 10 * time.Millisecond
 
-// bufferTime is how long a packet may wait at the end of a line before it is
-// dropped: twice the round trip of the paths that are usual here, so that one
-// connection can fill a line.
+// bufferTime is how long a packet may at least wait at the end of a line before it is
+// dropped. It is more where paths are longer, see Network.patience.
 const bufferTime = 100 * time.Millisecond
 
 // line is one direction of a site's connection to the network.
@@ -38,15 +37,15 @@ type line struct {
 }
 
 // pass returns when a packet of size bytes that comes at now has passed the
-// line, or false if the line's buffer is full.
-func (l *line) pass(now time.Time, size int) (time.Time, bool) {
+// line, or false if the line's buffer is full: it would wait longer than patience.
+func (l *line) pass(now time.Time, size int, patience time.Duration) (time.Time, bool) {
 	if l.rate == 0 {
 		return now, true
 	}
 	if l.free.Before(now) {
 		l.free = now
 	}
-	if l.free.Sub(now) > bufferTime {
+	if l.free.Sub(now) > patience {
 		return time.Time{}, false
 	}
 	l.free = l.free.Add(time.Duration(int64(size) * 8 * int64(time.Second) / l.rate))

@@ -41,7 +41,7 @@ func (s *Site) send(now time.Time, data []byte) {
 		return
 	}
 	lane := n.lane(s, to)
-	at, ok := s.up.pass(now, len(data))
+	at, ok := s.up.pass(now, len(data), n.patience())
 	if ok {
 		at, ok = lane.arrival(at, n.rng)
 	}
@@ -100,7 +100,7 @@ func (s *Site) due(now time.Time) (ready []packet, next time.Duration, closed bo
 			ready = append(ready, p)
 			continue
 		}
-		at, ok := s.down.pass(p.at, len(p.data))
+		at, ok := s.down.pass(p.at, len(p.data), s.net.patience())
 		if !ok {
 			p.lane.traffic.Dropped++
 			continue
