@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/flate"
 	"context"
@@ -28,6 +29,8 @@ type adversary struct {
 	before func(context.Context)
 	// opened may change the answer to filesOpen and the frame after it.
 	opened func(m *filesOpened, frame []byte) []byte
+	// lead may send what the listing is followed by unasked.
+	lead func(ctx context.Context, o *office, l *link, listing verify.Listing) error
 	// file may change the n-th file; write says whether it is sent at all, and
 	// after an error the stream is left as the error says.
 	file func(n int, head *fileHead, data []byte) ([]byte, error)
@@ -84,6 +87,11 @@ func (a adversary) serve(ctx context.Context, o *office, l *link) error {
 	listing, err := verify.ParseListing(text)
 	if err != nil {
 		return err
+	}
+	if a.lead != nil {
+		if err := a.lead(ctx, o, l, listing); err != nil {
+			return err
+		}
 	}
 	for n := 0; ; {
 		var want filesWant
@@ -189,7 +197,30 @@ var listingBomb = func() []byte {
 }()
 
 func adversaries() []adversary {
+	leads := func(lines uint32) func(*filesOpened, []byte) []byte {
+		return func(m *filesOpened, frame []byte) []byte { m.Lead = lines; return frame }
+	}
 	return []adversary{
+		{name: "lets another file follow the listing", lies: true, opened: leads(1),
+			lead: func(ctx context.Context, o *office, l *link, listing verify.Listing) error {
+				return adversary{}.sendFile(ctx, o, l, 0, 1, listing, 0)
+			}},
+		{name: "lets more follow the listing than may", lies: true, opened: leads(1),
+			lead: func(_ context.Context, _ *office, l *link, _ verify.Listing) error {
+				if err := l.send(&fileHead{Method: zip.Store, Packed: maxLead + 1, Size: maxLead + 1}, maxHead); err != nil {
+					return err
+				}
+				return l.flush()
+			}},
+		{name: "lets a bad file follow the listing", lies: true, opened: leads(1),
+			lead: func(ctx context.Context, o *office, l *link, listing verify.Listing) error {
+				return adversary{file: func(_ int, _ *fileHead, data []byte) ([]byte, error) {
+					data[0] ^= 0xff
+					return data, nil
+				}}.sendFile(ctx, o, l, 0, 0, listing, 0)
+			}},
+		{name: "lets nothing follow the listing that it announced", opened: leads(maxLeadLines)},
+		{name: "announces thousands of files behind the listing", lies: true, opened: leads(maxLeadLines + 1)},
 		{name: "flips a byte in each file", lies: true, file: func(_ int, _ *fileHead, data []byte) ([]byte, error) {
 			if len(data) > 0 {
 				data[len(data)/2] ^= 1

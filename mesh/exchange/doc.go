@@ -63,12 +63,17 @@
 //	asker    filesOpen        module, version, root, class of traffic, whether
 //	                          the listing is wanted, roots of releases that the
 //	                          asker has (maxBases), and whether files may come as
-//	                          differences from those of one of them
+//	                          differences from those of one of them; how many bytes
+//	                          of its first files may follow the listing unasked
 //	answerer filesOpened      status; what it has and who else fetches it there; if
 //	                          the listing is wanted, its size and the size of its
 //	                          zstd frame; the base: which of the releases named
-//	                          serves as a dictionary, of this frame and of files
+//	                          serves as a dictionary, of this frame and of files;
+//	                          how many files follow unasked
 //	answerer                  the zstd frame, maxListingFrame at most
+//	answerer fileHead         of each of these files, the first lines of the listing in
+//	                          order: maxLeadLines and maxLead bytes at most
+//	answerer                  its raw stream
 //
 // and then, any number of times, several requests outstanding at once:
 //

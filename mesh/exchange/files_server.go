@@ -21,6 +21,7 @@ type given struct {
 	listing verify.Listing
 	base    *base // nil: not as differences
 	bundles bool
+	lead    uint32 // lines that follow the listing unasked
 }
 
 // answerFiles is the answerer's side of FilesID.
@@ -47,7 +48,10 @@ func (x *Exchange) answerFiles(ctx context.Context, from peer.ID, l *link) error
 	}
 	defer x.crowd.enter(root, from)()
 	given := &given{listing: listing, bundles: open.Bundles}
-	if given.base, err = x.sendOpened(l, from, &open, root, text); err != nil {
+	if err := x.sendOpened(l, from, &open, root, text, given); err != nil {
+		return err
+	}
+	if err := x.sendLead(l, given); err != nil {
 		return err
 	}
 	l.idle, l.patience = wantTimeout, sendTimeout
@@ -94,35 +98,37 @@ func (x *Exchange) heldListing(p peer.ID, m module.Version, root verify.Digest) 
 	return text, listing, true
 }
 
-// sendOpened returns the release whose files may be dictionaries of those that follow;
-// nil if the asker does not want that, or there is none.
-func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.Digest, text []byte) (*base, error) {
+// sendOpened sends what is here of the release and, if it is wanted, the listing. It
+// completes given: with the release whose files may be dictionaries of those that
+// follow, if the asker wants that and there is one, and with what follows the listing.
+func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.Digest, text []byte, given *given) error {
 	m := filesOpened{Status: filesPartial, Holding: x.holding(root, to)}
 	if m.Holding.Whole {
 		m.Status = filesReady
 	}
-	var common *base
 	var dict, frame []byte
 	if open.Listing || open.Diffs {
 		m.Base, dict = x.commonBase(to, open.Bases)
 	}
 	if open.Diffs && len(dict) > 0 {
-		common = &base{text: dict}
+		given.base = &base{text: dict}
 	}
 	if open.Listing {
 		var err error
 		if frame, err = packListing(text, dict); err != nil {
-			return nil, err
+			return err
 		}
 		m.Size, m.Frame = uint64(len(text)), uint64(len(frame))
+		m.Lead = x.lead(given, open.Lead)
+		given.lead = m.Lead
 	}
 	if err := l.send(&m, maxOpen); err != nil || !open.Listing {
-		return common, err
+		return err
 	}
 	if _, err := l.w.Write(frame); err != nil {
-		return nil, err
+		return err
 	}
-	return common, l.flush()
+	return l.flush()
 }
 
 // commonBase returns the first of the asker's listings that is here too, and that p

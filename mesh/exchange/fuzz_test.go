@@ -18,7 +18,7 @@ func messages() []any {
 			Holders: [][]byte{[]byte("p")}, Fetching: []byte("f"), Related: []wireName{name}, End: true, Same: []byte{1}},
 		&pushRecord{Envelope: []byte("e"), Held: true},
 		&pushReply{Status: PushConflict, Envelope: []byte("e")},
-		&filesOpen{Path: "example.test/m", Version: "v1.0.0", Root: sum[:], Class: Prefetch, Listing: true, Bases: [][]byte{sum[:]}, Diffs: true, Bundles: true},
+		&filesOpen{Path: "example.test/m", Version: "v1.0.0", Root: sum[:], Class: Prefetch, Listing: true, Bases: [][]byte{sum[:]}, Diffs: true, Bundles: true, Lead: maxLead},
 		&filesOpened{Status: filesReady, Size: 1, Frame: 2, Base: sum[:], Holding: &holding{Whole: true}},
 		&filesWant{Files: []uint32{1, 2, 3}, Offset: 4, Tell: true, Whole: true},
 		&fileHead{Index: 1, Missing: true, Method: 8, CRC32: 9, Packed: 10, Size: 11, From: 12},

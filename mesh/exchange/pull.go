@@ -356,6 +356,7 @@ func (t *Transfer) spawn(s *source) {
 	t.sources[s.peer] = s
 	t.news = time.Now()
 	t.sched.join(s.peer, t.x.health.speed(s.peer), t.x.health.distance(s.peer))
+	t.sched.promised(s.peer, s.lead, time.Now())
 	t.mu.Unlock()
 	t.workers.Add(1)
 	work := func() {

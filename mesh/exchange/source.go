@@ -45,6 +45,10 @@ type source struct {
 	listingBytes int64
 	delivered    bool // bytes of files
 
+	mayLead  bool   // files may follow the listing unasked
+	lead     uint32 // those that are still to come
+	ledBytes uint64 // of those that came
+
 	told   bool      // the peer says what it has when it is asked
 	asking bool      // it was asked, and has not answered
 	askAt  time.Time // when it may be asked next
@@ -94,6 +98,9 @@ func (s *source) open(wantListing bool) (err error) {
 	for _, b := range s.t.req.Bases[:min(len(s.t.req.Bases), maxBases)] {
 		m.Bases, m.Diffs = append(m.Bases, b[:]), true
 	}
+	if s.mayLead = wantListing && s.t.req.Class == Client && len(s.t.req.Bases) == 0; s.mayLead {
+		m.Lead = maxLead
+	}
 	if err := s.l.send(&m, maxOpen); err != nil {
 		return err
 	}
@@ -124,6 +131,9 @@ func (s *source) recvOpened() (*filesOpened, error) {
 	s.opened = &m
 	switch m.Status {
 	case filesReady, filesPartial:
+		if err := s.agreeLead(m.Lead); err != nil {
+			return nil, err
+		}
 		return &m, s.agree(m.Base)
 	case filesAbsent:
 		s.t.x.holders.drop(s.t.req.Root, s.peer)
@@ -384,6 +394,9 @@ func (s *source) receive() error {
 	var head fileHead
 	if err := s.l.recv(&head, maxHead); err != nil {
 		return noEOF(err)
+	}
+	if done, err := s.led(&head); done || err != nil {
+		return err
 	}
 	if head.Holding != nil && s.asking {
 		s.asking = false

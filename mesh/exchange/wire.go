@@ -42,6 +42,8 @@ const (
 	maxBundledRaw   = 1 << 10                          // and its raw stream
 	maxHead         = 128 + maxHolding + 10*maxBundled // fileHead
 	maxHolding      = maxHave + 2<<10                  // holding
+	maxLead         = 32 << 10                         // raw streams that follow a listing unasked
+	maxLeadLines    = 64                               // and their number
 	maxListingFrame = verify.MaxListing + 1<<10        // zstd frame of a listing
 	maxDiffed       = 2 << 20                          // a file that travels as a difference, and the one that it differs from
 	minDiffed       = 128                              // raw stream of such a file: shorter ones do not pay
@@ -126,8 +128,9 @@ type filesOpen struct {
 	Listing bool     `cbor:"5,keyasint,omitempty"`
 	Bases   [][]byte `cbor:"6,keyasint,omitempty"`
 	Trace   string   `cbor:"7,keyasint,omitempty"`
-	Diffs   bool     `cbor:"8,keyasint,omitempty"` // files may come as differences from those of one of Bases
-	Bundles bool     `cbor:"9,keyasint,omitempty"` // small files may come together
+	Diffs   bool     `cbor:"8,keyasint,omitempty"`  // files may come as differences from those of one of Bases
+	Bundles bool     `cbor:"9,keyasint,omitempty"`  // small files may come together
+	Lead    uint64   `cbor:"10,keyasint,omitempty"` // bytes of the first files that may follow the listing unasked
 }
 
 type filesStatus uint8
@@ -146,6 +149,7 @@ type filesOpened struct {
 	Base   []byte      `cbor:"4,keyasint,omitempty"` // root of the release whose listing, and whose files, are dictionaries
 
 	Holding *holding `cbor:"5,keyasint,omitempty"`
+	Lead    uint32   `cbor:"6,keyasint,omitempty"` // lines, from the first on, that follow the listing
 }
 
 type filesWant struct {
