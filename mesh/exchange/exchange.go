@@ -135,6 +135,8 @@ type Exchange struct {
 	repair  repairSignals
 	drops   drops
 	packing *semaphore.Weighted // frames of files that are made at the same time
+	checks  *semaphore.Weighted // files that are verified and kept at the same time
+	buffers *semaphore.Weighted // bytes of small files on their way into the store for which no client waits
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -170,6 +172,8 @@ func New(cfg Config) *Exchange {
 		drops:   drops{until: map[verify.Digest]time.Time{}},
 		jobs:    make(chan func()),
 		packing: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		checks:  semaphore.NewWeighted(int64(checksPerCore * runtime.GOMAXPROCS(0))),
+		buffers: semaphore.NewWeighted(maxBufferedAhead),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.metrics = newMetrics(cfg.Metrics, x)

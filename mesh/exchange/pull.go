@@ -17,8 +17,14 @@ import (
 
 // Limits of one transfer.
 const (
-	maxActive      = 4                      // peers that send at once
-	maxBuffered    = 16 << 20               // bytes of small files on their way into the store
+	maxActive   = 4        // peers that send at once
+	maxBuffered = 16 << 20 // bytes of small files on their way into the store
+	// maxBufferedAhead is that of all transfers together for which no client waits.
+	maxBufferedAhead = 2 * maxBuffered
+	// checksPerCore is how many files are verified and kept at a time, for each core: a
+	// few, because they also wait for the store, which writes what comes at the same time
+	// together. With hundreds, whoever answers clients would get a turn too seldom.
+	checksPerCore  = 4
 	providerBudget = 500 * time.Millisecond // to find holders in the DHT
 	maxProviders   = 8
 	minShared      = 8 << 20                // bytes of a release for which more holders are looked for in the DHT while one sends: less has come before
@@ -107,13 +113,14 @@ func (x *Exchange) Begin(ctx context.Context, req PullRequest) (*Transfer, error
 	t := &Transfer{
 		x: x, req: req, start: time.Now(), ended: make(chan struct{}), stuck: make(chan struct{}, 1),
 		cancel:  func(err error) { cancel(err); undo() },
-		buffers: semaphore.NewWeighted(maxBuffered),
+		buffers: x.buffers,
 		done:    map[int]chan struct{}{}, changed: make(chan struct{}), tried: map[peer.ID]bool{}, restarts: map[peer.ID]int{}, sources: map[peer.ID]*source{}, partial: map[peer.ID]bool{},
 		stats: PullStats{From: map[peer.ID]int64{}},
 	}
 	over := func() {}
 	if req.Class == Client { // from now on: the listing is waited for, too
 		over = x.limits.client()
+		t.buffers = semaphore.NewWeighted(maxBuffered)
 	}
 	first, err := t.begin(tctx)
 	if err != nil {

@@ -44,6 +44,10 @@ func (s *source) keep(release, put func()) error {
 	if !s.t.x.start(func() {
 		defer s.t.workers.Done()
 		defer release()
+		// Without a turn the exchange is closed, and put finds that out.
+		if s.t.x.checks.Acquire(s.t.x.ctx, 1) == nil {
+			defer s.t.x.checks.Release(1)
+		}
 		put()
 	}) {
 		s.t.workers.Done()
