@@ -49,6 +49,9 @@ const (
 	maxAudit = 64 << 20
 	// maxAuditLine bounds what is read back as one entry.
 	maxAuditLine = 64 << 10
+	// maxDetail bounds the longest part of an entry, of which each byte may take six in
+	// a line.
+	maxDetail = maxAuditLine / 8
 	// repeatedFor is how long the same refusal is not written again: a build repeats
 	// its requests, and a loop would fill the disk.
 	repeatedFor = 10 * time.Minute
@@ -77,7 +80,7 @@ func (a *audit) note(e AuditEntry) {
 		return
 	}
 	e.At = time.Now().UTC().Truncate(time.Millisecond)
-	e.Detail = e.Detail[:min(len(e.Detail), maxAuditLine/4)]
+	e.Detail = e.Detail[:min(len(e.Detail), maxDetail)]
 	line, err := json.Marshal(e)
 	if err == nil {
 		a.mu.Lock()
@@ -162,7 +165,7 @@ func (a *audit) about(most int, want func(AuditEntry) bool) ([]AuditEntry, error
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(io.LimitReader(f, maxAudit+maxAuditLine))
-	lines.Buffer(make([]byte, 0, 4<<10), maxAuditLine)
+	lines.Buffer(make([]byte, 0, 4<<10), 2*maxAuditLine) // earlier versions wrote longer ones
 	for lines.Scan() {
 		var e AuditEntry
 		if json.Unmarshal(lines.Bytes(), &e) != nil || !want(e) {

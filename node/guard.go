@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/mod/module"
@@ -182,7 +181,7 @@ func (g guard) fetchLater(ctx context.Context, name verify.Name) error {
 // redirect sends a client to the proxy at to, or to the first one of the upstreams.
 // Where there is none, the client is to go on to the next entry of its own list.
 func (g guard) redirect(what, to, why string) error {
-	for _, base := range append([]string{to, g.cfg.Policy.RedirectTo}, strings.FieldsFunc(g.cfg.Upstream, func(r rune) bool { return r == ',' || r == '|' })...) {
+	for _, base := range []string{to, g.cfg.Policy.RedirectTo, g.upstreams.FirstProxy()} {
 		if policy.CheckURL(base) == nil {
 			return &protocol.Redirect{Base: base}
 		}

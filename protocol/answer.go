@@ -60,11 +60,14 @@ func etag(a *Answer) string {
 }
 
 // fitRange drops a Range in units other than bytes, which RFC 9110 has ignored and
-// http.ServeContent refuses, and spells the unit as that wants it.
+// http.ServeContent refuses, and spells the unit as that wants it. It drops several
+// ranges at once too, as RFC 9110 allows: for these http.ServeContent reads in a
+// goroutine of its own, and that may go on reading what is closed and in other hands
+// by then, when the client has hung up.
 func fitRange(r *http.Request) {
 	const known = "bytes"
 	unit, set, _ := strings.Cut(r.Header.Get("Range"), "=")
-	if !strings.EqualFold(unit, known) {
+	if !strings.EqualFold(unit, known) || strings.Contains(set, ",") {
 		r.Header.Del("Range")
 		return
 	}

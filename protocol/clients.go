@@ -295,9 +295,6 @@ func (c *clients) refuse(w http.ResponseWriter, r *http.Request, client string, 
 	case http.StatusTooManyRequests:
 		head["Retry-After"] = []string{"1"}
 	}
-	if r.ContentLength != 0 {
-		head["Connection"] = []string{"close"}
-	}
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		fmt.Fprintln(w, text) // an error is the client's, which is gone

@@ -82,9 +82,6 @@ func (h *handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}()
 	}
 	defer h.rescue(w, r)
-	if r.ContentLength != 0 {
-		ignoreBody(w)
-	}
 	req, r, err := h.parse(r)
 	if err != nil {
 		h.fail(w, r, err)
@@ -169,12 +166,4 @@ func (h *handler) ask(ctx context.Context, r *http.Request, req Request) (*Answe
 		return h.backend.SumDB(ctx, req.Database, req.Sub, o)
 	}
 	return nil, Errorf(http.StatusInternalServerError, "operation %s of %s is not served", req.Op, r.URL.Path)
-}
-
-// ignoreBody keeps the server from waiting for the body of a request that has
-// no use for one: after an answer the server reads what is left of it.
-func ignoreBody(w *writer) {
-	w.Header().Set("Connection", "close")
-	// A ResponseWriter without deadlines (a test's recorder) cannot stall.
-	_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(time.Now().Add(headerTimeout))
 }

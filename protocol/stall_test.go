@@ -38,10 +38,14 @@ func (p *pipe) Addr() net.Addr { return &net.TCPAddr{} }
 // dialPipe starts the real server and returns a connection to it and a function
 // that ends both.
 func dialPipe(b protocol.Backend, o protocol.HandlerOptions) (net.Conn, func()) {
+	return dialServer(protocol.NewHandler(b, o))
+}
+
+func dialServer(h http.Handler) (net.Conn, func()) {
 	l := &pipe{make(chan net.Conn, 1), make(chan struct{})}
 	client, server := net.Pipe()
 	l.accept <- server
-	s := protocol.NewServer(protocol.NewHandler(b, o), nil)
+	s := protocol.NewServer(h, nil)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -139,4 +143,28 @@ func (e endless) WriteTo(w io.Writer) (int64, error) {
 			return n, err
 		}
 	}
+}
+
+// TestRefusedBodyNeverComes: who is not served, and announces a body that it does not
+// send, holds no connection for that.
+func TestRefusedBodyNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := protocol.NewHandler(newMemory(t), protocol.HandlerOptions{})
+		conn, end := dialServer(protocol.Clients(h, protocol.ClientOptions{Tokens: func() []protocol.Token { return nil }}))
+		defer end()
+		conn.SetReadDeadline(time.Now().Add(time.Hour))
+		io.WriteString(conn, "GET "+zipPath+" HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+		in := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("status %d, want 401", resp.StatusCode)
+		}
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			t.Errorf("the connection stays open: %v", err)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -212,6 +213,10 @@ func (h *hooks) ask(ctx context.Context, url string, m module.Version) error {
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := h.client.Do(req)
 	if err != nil {
+		var of *neturl.Error
+		if errors.As(err, &of) {
+			err = of.Err // clients read this, and the URL may hold what is not for them
+		}
 		return fmt.Errorf("%w: %w", ErrHook, err)
 	}
 	defer resp.Body.Close()

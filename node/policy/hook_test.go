@@ -197,3 +197,13 @@ func TestNoHookNoQuestion(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestHookErrorTellsNoURL: what a client is told of a hook that is down holds no part of
+// the URL, where secrets stand.
+func TestHookErrorTellsNoURL(t *testing.T) {
+	url, _ := serveHook(t, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
+	e := engineWith(t, HookConfig{URL: url + "/secret?key=secret"})
+	if err := e.Validate(t.Context(), someModule); !errors.Is(err, ErrHook) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("%v; want no verdict, and no secret", err)
+	}
+}

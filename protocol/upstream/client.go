@@ -90,7 +90,7 @@ func checkRedirect(req *http.Request, via []*http.Request, own ownAddrs) error {
 func dropCredentials(h http.Header) {
 	for key := range h {
 		switch key {
-		case protocol.HopHeader, "User-Agent":
+		case protocol.HopHeader, "User-Agent", "Range", "If-Range":
 		default:
 			delete(h, key)
 		}

@@ -14,16 +14,23 @@ var (
 	outages = []string{
 		"dial tcp", "connection refused", "connection reset", "i/o timeout", "TLS handshake", "Could not resolve host", "Connection timed out",
 		"Temporary failure in name resolution", "no such host", "Network is unreachable", "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway",
+		"Failed to connect", "returned error: 5", // git
 	}
 	refusals = []string{
 		"GOVCS disallows", "Authentication failed", "Permission denied (publickey", "Host key verification failed", "403 Forbidden", "401 Unauthorized",
 	}
 	absences = []string{
-		"unknown revision", "no matching versions for query", "invalid version", "no commits", "missing go.mod",
-		"repository not found", "Repository not found", "' not found", "does not exist", "does not appear to be a git repository",
-		"no go-import meta tags", "404 Not Found", "410 Gone", "could not read Username", "invalid github.com/ import path",
-		"module declares its path as", "post-v", "E170000", // svn: URL does not exist
+		"unknown revision", "no matching versions for query", "invalid version", "no commits", "missing go.mod", "does not exist",
+		"no go-import meta tags", "404 Not Found", "410 Gone", "invalid github.com/ import path",
+		"module declares its path as", "has post-v",
 	}
+	// saidAbsent is what version control programs say of what is not there.
+	saidAbsent = []string{
+		"unknown revision", "repository not found", "Repository not found", "' not found", "could not be found", "does not exist",
+		"does not appear to be a git repository", "repository not exported", "could not read Username", "E170000", // svn: URL does not exist
+	}
+	// ends are how the go command tells that such a program failed; what it said follows.
+	ends = []string{": exit status ", ": signal: "}
 )
 
 // goError makes an error of the go command's message.
@@ -34,11 +41,23 @@ func goError(what, message string) error {
 	case containsAny(message, outages):
 	case containsAny(message, refusals):
 		status = http.StatusForbidden
-	case containsAny(message, absences):
+	case isAbsence(message):
 		status = http.StatusNotFound
 		what = "not found: " + what
 	}
 	return &protocol.Error{Status: status, Text: what + ": upstream direct:\n" + message}
+}
+
+// isAbsence reports whether a message says that something is not there. Where a program
+// failed only its own words count: the go command calls the version invalid that it
+// could not ask for, whatever the reason.
+func isAbsence(message string) bool {
+	for _, end := range ends {
+		if _, said, ok := strings.Cut(message, end); ok {
+			return containsAny(said, saidAbsent)
+		}
+	}
+	return containsAny(message, absences)
 }
 
 func containsAny(s string, words []string) bool {

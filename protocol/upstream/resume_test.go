@@ -22,6 +22,7 @@ type breaking struct {
 	after   int // bytes of each answer that is cut
 	cuts    int
 	lie     func(h http.Header) // about an answer for a range
+	moved   bool                // to another host, where every request is sent
 
 	asked  int
 	ranges []string
@@ -83,6 +84,7 @@ func resumed(t *testing.T, unit int) {
 		{name: "nothing breaks", b: breaking{tag: `"a"`}, ranges: []string{""}, ok: true},
 		{name: "breaks more often than a request is tried", b: breaking{tag: `"a"`, cuts: 5, after: unit},
 			ranges: []string{"", from(1), from(2), from(3), from(4), from(5)}, ok: true},
+		{name: "stands at another host", b: breaking{tag: `"a"`, cuts: 2, after: unit, moved: true}, ranges: []string{"", from(1), from(2)}, ok: true},
 		{name: "no tag", b: breaking{cuts: 1, after: unit}, ranges: []string{"", ""}, ok: true},
 		{name: "weak tag", b: breaking{tag: `W/"a"`, cuts: 1, after: unit}, ranges: []string{"", ""}, ok: true},
 		{name: "no tag, and breaks again and again", b: breaking{cuts: 9, after: unit}, ranges: []string{"", "", ""}},
@@ -97,14 +99,21 @@ func resumed(t *testing.T, unit int) {
 		t.Run(test.name, func(t *testing.T) {
 			b := &test.b
 			b.content = content
-			w := newWorld(t)
-			w.all = func(rw http.ResponseWriter, r *http.Request) {
+			w, base := newWorld(t), ""
+			answer := func(rw http.ResponseWriter, r *http.Request) {
 				if b.asked == 1 && test.change != nil {
 					test.change(b)
 				}
 				b.ServeHTTP(rw, r)
 			}
-			f, err := parse(t, w.URL, upstream.Options{}).File(t.Context(), name(modA, "v1.0.0", verify.Zip))
+			if w.all, base = answer, w.URL; b.moved {
+				first := newWorld(t)
+				first.all = func(rw http.ResponseWriter, r *http.Request) {
+					http.Redirect(rw, r, w.URL+r.URL.Path, http.StatusFound)
+				}
+				base = first.URL
+			}
+			f, err := parse(t, base, upstream.Options{}).File(t.Context(), name(modA, "v1.0.0", verify.Zip))
 			if got := strings.Join(b.ranges, ","); got != strings.Join(test.ranges, ",") {
 				t.Errorf("asked for the ranges %q, want %q", got, test.ranges)
 			}

@@ -135,6 +135,17 @@ func (u *Upstreams) String() string {
 	return b.String()
 }
 
+// FirstProxy is the URL of the first proxy of the list that others can ask too, "" if
+// there is none. It holds no credentials: those are this node's own.
+func (u *Upstreams) FirstProxy() string {
+	for _, e := range u.entries {
+		if p, ok := e.source.(*proxy); ok && p.base.Scheme != "file" {
+			return p.base.String()
+		}
+	}
+	return ""
+}
+
 type spec struct {
 	text     string
 	fallback bool

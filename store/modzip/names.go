@@ -16,6 +16,14 @@ import (
 // modules have about 60,000.
 const MaxFiles = 1 << 17
 
+const (
+	// maxName is the longest name of an entry, in bytes: no system takes a longer path.
+	maxName = 4 << 10
+	// maxPlaces bounds the files and directories together, or a few thousand names that
+	// are deep would take all memory.
+	maxPlaces = 4 * MaxFiles
+)
+
 // Sizes of single files, from golang.org/x/mod/zip.
 const (
 	maxGoMod   = verify.MaxMod
@@ -72,14 +80,18 @@ type nameSet struct {
 }
 
 func (c *nameSet) check(full string) error {
+	if len(full) > maxName {
+		return fmt.Errorf("name of %d bytes: at most %d allowed", len(full), maxName)
+	}
 	name, ok := strings.CutPrefix(full, c.prefix)
 	if !ok {
 		return fmt.Errorf("not below %q", c.prefix)
 	}
 	dir := strings.HasSuffix(full, "/")
 	name = strings.TrimSuffix(name, "/")
-	if name == "" {
-		return c.add("", true, true) // the module's own directory
+	if name == "" { // the module's own directory
+		_, err := c.add("", "", true, true)
+		return err
 	}
 	if path.Clean(name) != name {
 		return fmt.Errorf("path is not clean")
@@ -90,34 +102,36 @@ func (c *nameSet) check(full string) error {
 	if base := path.Base(name); !dir && strings.EqualFold(base, "go.mod") && name != "go.mod" {
 		return fmt.Errorf("go.mod must be in the module's root and in lower case")
 	}
-	if err := c.add(name, dir, true); err != nil {
-		return err
+	// Names may be deep: each is folded once, and a directory looked at once.
+	key := fold(name)
+	known, err := c.add(name, key, dir, true)
+	for err == nil && !known && strings.Contains(name, "/") {
+		name, key = name[:strings.LastIndexByte(name, '/')], key[:strings.LastIndexByte(key, '/')]
+		known, err = c.add(name, key, true, false)
 	}
-	for p := path.Dir(name); p != "."; p = path.Dir(p) {
-		if err := c.add(p, true, false); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
-func (c *nameSet) add(name string, dir, own bool) error {
-	key := fold(name)
-	old, ok := c.folded[key]
+// add notes a file or a directory; key is its name without case. It reports whether it
+// is known, and with it the directories above it.
+func (c *nameSet) add(name, key string, dir, own bool) (known bool, err error) {
+	old, known := c.folded[key]
 	switch {
-	case !ok:
+	case !known && len(c.folded) >= maxPlaces:
+		return false, fmt.Errorf("more than %d files and directories", maxPlaces)
+	case !known:
 		c.folded[key] = place{name: name, dir: dir, own: own}
 	case old.name != name:
-		return fmt.Errorf("differs from %.300q in case only", old.name)
+		return true, fmt.Errorf("differs from %.300q in case only", old.name)
 	case old.dir != dir:
-		return fmt.Errorf("is both a file and a directory")
+		return true, fmt.Errorf("is both a file and a directory")
 	case old.own && own:
-		return fmt.Errorf("occurs twice")
+		return true, fmt.Errorf("occurs twice")
 	case own:
 		old.own = true
 		c.folded[key] = old
 	}
-	return nil
+	return known, nil
 }
 
 // fold maps strings that are equal under Unicode case folding, and only those,
