@@ -235,31 +235,43 @@ func (r *Roster) Statements(want func(ID) bool) []Statement {
 }
 
 // Merge adds all statements that hold, in whatever order they come. It reports
-// whether the set changed, and the errors of those that did not enter.
+// whether the set changed, and the errors of those that did not enter. Each is checked
+// once, however often it has to wait for others.
 func (r *Roster) Merge(statements []Statement, now time.Time) (bool, error) {
 	changed := false
-	statements = r.unknown(statements)
-	for {
-		var errs []error
-		var rest []Statement
-		progress := false
-		for _, s := range statements {
-			added, err := r.add(s, now)
+	var rest []adder
+	var errs []error
+	for _, s := range r.unknown(statements) {
+		if a, err := r.parse(s, now); err != nil {
+			errs = append(errs, err)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	for progress := true; progress && len(rest) > 0; changed = changed || progress {
+		var waiting []adder
+		var unfounded []error
+		progress = false
+		for _, add := range rest {
+			added, err := add()
 			progress = progress || added
-			if errors.Is(err, ErrUnfounded) {
-				rest = append(rest, s)
-			}
-			if err != nil {
+			switch {
+			case errors.Is(err, ErrUnfounded):
+				waiting, unfounded = append(waiting, add), append(unfounded, err)
+			case err != nil:
 				errs = append(errs, err)
 			}
 		}
-		changed = changed || progress
-		if !progress || len(rest) == 0 {
-			return changed, errors.Join(errs...)
+		rest = waiting
+		if !progress {
+			errs = append(errs, unfounded...)
 		}
-		statements = rest
 	}
+	return changed, errors.Join(errs...)
 }
+
+// adder adds a statement whose signatures were checked.
+type adder func() (bool, error)
 
 // unknown leaves out what is here already, before any signature is checked: the
 // same news comes from many members.
@@ -275,26 +287,17 @@ func (r *Roster) unknown(statements []Statement) []Statement {
 	return out
 }
 
-func (r *Roster) add(s Statement, now time.Time) (bool, error) {
+func (r *Roster) parse(s Statement, now time.Time) (adder, error) {
 	if s.Revocation != nil {
 		v, err := ParseRevocation(s.Revocation)
-		if err != nil {
-			return false, err
-		}
-		return r.AddRevocation(v, now)
+		return func() (bool, error) { return r.AddRevocation(v, now) }, err
 	}
 	if s.Policy != nil {
 		p, err := ParsePolicy(s.Policy)
-		if err != nil {
-			return false, err
-		}
-		return r.AddPolicy(p)
+		return func() (bool, error) { return r.AddPolicy(p) }, err
 	}
 	c, err := ParseCredential(s.Credential)
-	if err != nil {
-		return false, err
-	}
-	return r.AddCredential(c, now)
+	return func() (bool, error) { return r.AddCredential(c, now) }, err
 }
 
 // Bundle returns a credential, and those that it rests on, witnesses and invited
