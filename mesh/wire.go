@@ -166,7 +166,7 @@ func codec() (cbor.EncMode, cbor.DecMode) {
 		TagsMd:           cbor.TagsForbidden,
 		UTF8:             cbor.UTF8RejectInvalid,
 		MaxNestedLevels:  8,
-		MaxArrayElements: 2 * maxGiven,
+		MaxArrayElements: 4 * maxGiven, // the IDs of a roster that is full
 		MaxMapPairs:      64,
 	}.DecMode()
 	if err != nil {

@@ -273,6 +273,19 @@ func TestValues(t *testing.T) {
 	if err != nil || string(v) != "v1.0.0\n" || !at.Equal(now) {
 		t.Fatalf("%q at %v, %v", v, at, err)
 	}
+	// What was kept when the clock was wrong is known, and gives way to the next answer.
+	if err := s.SetMutable("list example.test/b", []byte("v1.0.0\n"), now.Add(24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if v, at, err := s.Mutable("list example.test/b"); err != nil || string(v) != "v1.0.0\n" || !at.IsZero() {
+		t.Errorf("of tomorrow: %q at %v, %v", v, at, err)
+	}
+	if err := s.SetMutable("list example.test/b", []byte("v1.1.0\n"), now); err != nil {
+		t.Fatal(err)
+	}
+	if v, at, err := s.Mutable("list example.test/b"); err != nil || string(v) != "v1.1.0\n" || !at.Equal(now) {
+		t.Errorf("after the clock was set: %q at %v, %v", v, at, err)
+	}
 	if _, _, err := s.Mutable("other"); !errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}

@@ -18,19 +18,30 @@ import (
 // keep, in bytes.
 const MaxValue = 1 << 20
 
+// maxAhead is how far ahead of the clock a time may be that was kept: clocks are set
+// back a little, and those of two offices differ.
+const maxAhead = 10 * time.Minute
+
 // Mutable returns an answer that may change (a list, a latest, a branch) and when
-// it was true; ErrNotFound when none is known.
+// it was true; ErrNotFound when none is known. The time is zero if it is not known,
+// because the clock was far ahead when the answer was kept: such an answer would be
+// the newest until the clock gets there.
 func (s *Store) Mutable(name string) (value []byte, at time.Time, err error) {
 	b, err := s.value(key(spaceMutable, name))
 	if err != nil {
 		return nil, at, fmt.Errorf("answer %.200q: %w", name, err)
 	}
 	t, value, err := decodeStamped(b)
+	if err == nil && isAhead(t) {
+		return value, time.Time{}, nil
+	}
 	return value, time.Unix(0, t).UTC(), err
 }
 
+func isAhead(nanos int64) bool { return nanos > time.Now().Add(maxAhead).UnixNano() }
+
 // SetMutable keeps an answer and when it was true. An older answer does not
-// replace a newer one. It is not synced: a crash may bring the one before back.
+// replace a newer one, unless that is from a time that is yet to come. It is not synced: a crash may bring the one before back.
 func (s *Store) SetMutable(name string, value []byte, at time.Time) error {
 	k := key(spaceMutable, name)
 	if err := checkPair(k, value); err != nil {
@@ -39,7 +50,7 @@ func (s *Store) SetMutable(name string, value []byte, at time.Time) error {
 	return s.do(context.Background(), write{entries: 1, bytes: len(k) + len(value) + 32, apply: func(t *tx) error {
 		old, err := t.get(k)
 		if err == nil {
-			if when, _, err := decodeStamped(old); err == nil && when > at.UnixNano() {
+			if when, _, err := decodeStamped(old); err == nil && when > at.UnixNano() && !isAhead(when) {
 				return nil
 			}
 		}

@@ -18,6 +18,16 @@ type Answer struct {
 	From  peer.ID
 }
 
+// madeAt is when a peer says that its answer was made. Clocks differ, and an answer from
+// the future would be the newest, and fresh, until then.
+func madeAt(sec int64) time.Time {
+	at, now := timeOf(sec), time.Now().UTC()
+	if at.After(now) {
+		return now
+	}
+	return at
+}
+
 // maxAnswersAsked bounds the members besides home peers that are asked.
 const maxAnswersAsked = 8
 
@@ -116,7 +126,7 @@ func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string, resort 
 			x.health.answered(p, time.Since(start))
 			return a, nil
 		}
-		a = &Answer{Key: key, Value: e.Value, At: timeOf(e.At), From: p}
+		a = &Answer{Key: key, Value: e.Value, At: madeAt(e.At), From: p}
 	}
 	return nil, fmt.Errorf("%v answered more than it was asked", p)
 }

@@ -291,7 +291,7 @@ func (r *claimReply) claim(c claimed) (*Claim, error) {
 		if len(r.Value) > maxAnswer {
 			return nil, fmt.Errorf("answer of %d bytes for %s: at most %d allowed", len(r.Value), c.key, maxAnswer)
 		}
-		return &Claim{Outcome: Answered, Value: r.Value, At: timeOf(r.At)}, nil
+		return &Claim{Outcome: Answered, Value: r.Value, At: madeAt(r.At)}, nil
 	case claimRefused:
 		if r.Code < 400 || r.Code > 499 {
 			return nil, fmt.Errorf("refusal with code %d: want 400 to 499", r.Code)

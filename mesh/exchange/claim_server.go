@@ -339,10 +339,7 @@ func (x *Exchange) settleAnswer(ctx context.Context, from peer.ID, c claimed, m 
 	if c.name != (verify.Name{}) || len(m.Value) > maxAnswer {
 		return claimReply{}, fmt.Errorf("answer of %d bytes for %s", len(m.Value), c.key)
 	}
-	at := timeOf(m.At)
-	if now := time.Now(); at.After(now) {
-		at = now.UTC() // clocks differ; an answer from the future would never age
-	}
+	at := madeAt(m.At)
 	if from != x.self {
 		if err := x.cfg.Backend.KeepAnswer(ctx, from, c.key, m.Value, at); err != nil {
 			x.log.Info("answer from a peer not kept", "peer", from, "key", c.key, "err", err)

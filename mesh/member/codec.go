@@ -29,9 +29,6 @@ const (
 	MaxMembers = 2048
 	// MaxRevocations bounds the revocations of a roster.
 	MaxRevocations = 4096
-	// maxPerSubject bounds the credentials kept for one node: enough for a
-	// renewal by several admins at once.
-	maxPerSubject = 4
 	// maxHints bounds the peers, and the addresses of each, in a token.
 	maxHints = 8
 	// maxAddr is the longest multiaddr in a token, in bytes.

@@ -52,9 +52,12 @@ func (r *Revocation) Mesh() Key { return r.wire.Mesh }
 // Bytes is the encoding that ParseRevocation reads. It must not be changed.
 func (r *Revocation) Bytes() []byte { return r.raw }
 
-// Revoke signs a removal. Keep is sorted, and must not pass MaxKeep.
+// Revoke signs a removal. Keep is sorted, and must not pass MaxKeep; who leaves needs
+// none, because what it signed stands.
 func Revoke(s Signer, mesh Key, r Removal, at time.Time) (*Revocation, error) {
-	r.By, r.At = s.Public, at.Unix()
+	if r.By, r.At = s.Public, at.Unix(); r.Leave() {
+		r.Keep = nil
+	}
 	slices.SortFunc(r.Keep, compareIDs)
 	r.Keep = slices.Compact(r.Keep)
 	payload := encode(r)
@@ -82,6 +85,8 @@ func newRevocation(w revocationWire) (*Revocation, error) {
 	switch {
 	case len(r.Keep) > MaxKeep:
 		return nil, fmt.Errorf("%w: lets %d statements stand, more than %d", ErrRevocation, len(r.Keep), MaxKeep)
+	case r.Leave() && len(r.Keep) > 0:
+		return nil, fmt.Errorf("%w: who leaves takes nothing away that %d statements could be kept from", ErrRevocation, len(r.Keep))
 	case len(r.Reason) > maxReason:
 		return nil, fmt.Errorf("%w: reason of %d bytes, more than %d", ErrRevocation, len(r.Reason), maxReason)
 	case r.At <= 0:

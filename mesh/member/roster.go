@@ -1,6 +1,7 @@
 package member
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ const (
 // invitations, revocations, policies. The zero value is not usable; see NewRoster.
 type Roster struct {
 	mesh, founder Key
-	credentials   map[subject][]*Credential // newest first
+	credentials   map[subject][]*Credential // those that count most first
 	revocations   map[ID]*Revocation
 	policies      map[Key]*Policy // by author
 	sum           *ID             // of the set as it is; nil until somebody asks
@@ -83,22 +84,13 @@ func (r *Roster) AddCredential(c *Credential, now time.Time) (bool, error) {
 	if len(known) == 0 && len(r.credentials) >= MaxMembers {
 		return false, fmt.Errorf("credential of %s: %w: %d members and invitations", c.Subject(), ErrFull, MaxMembers)
 	}
-	next := append(slices.Clone(known), c)
-	slices.SortFunc(next, newestFirst)
-	next = next[:min(len(next), maxPerSubject)]
+	next := kept(append(slices.Clone(known), c))
 	r.credentials[c.subject()] = next
 	if !slices.Contains(next, c) {
 		return false, nil
 	}
 	r.arrived(Statement{Credential: c.raw})
 	return true, nil
-}
-
-func newestFirst(a, b *Credential) int {
-	if ga, gb := a.Grant(), b.Grant(); ga.Issued != gb.Issued {
-		return int(max(-1, min(1, gb.Issued-ga.Issued)))
-	}
-	return compareIDs(a.id, b.id)
 }
 
 func stale(c *Credential, now time.Time) bool {
@@ -119,9 +111,11 @@ func (r *Roster) knowsNode(k Key) bool {
 	return len(r.credentials[subject{Node, k}]) > 0
 }
 
-// AddRevocation adds a revocation by a node that is known here. It reports
-// whether the set changed.
+// AddRevocation adds a revocation by a node that is known here. Of those by which a
+// node itself leaves the newest is kept: it says all that the others say, and nobody
+// can fill the roster with them. It reports whether the set changed.
 func (r *Roster) AddRevocation(v *Revocation, now time.Time) (bool, error) {
+	left := r.leaveOf(v)
 	switch {
 	case v.Mesh() != r.mesh:
 		return false, fmt.Errorf("revocation of %s: %w", v.Target, ErrOtherMesh)
@@ -131,12 +125,36 @@ func (r *Roster) AddRevocation(v *Revocation, now time.Time) (bool, error) {
 		return false, nil
 	case !r.mayRevoke(v):
 		return false, fmt.Errorf("revocation of %s by %s: %w", v.Target, v.By, ErrUnfounded)
-	case len(r.revocations) >= MaxRevocations:
+	case left != nil && newerLeave(left, v) <= 0:
+		return false, nil
+	case left == nil && len(r.revocations) >= MaxRevocations:
 		return false, fmt.Errorf("revocation of %s: %w: %d revocations", v.Target, ErrFull, MaxRevocations)
+	}
+	if left != nil {
+		delete(r.revocations, left.id)
 	}
 	r.revocations[v.id] = v
 	r.arrived(Statement{Revocation: v.raw})
 	return true, nil
+}
+
+// leaveOf returns the leave that is kept of the node that leaves by v, nil if there is
+// none or v is no leave.
+func (r *Roster) leaveOf(v *Revocation) *Revocation {
+	if !v.Leave() {
+		return nil
+	}
+	for _, have := range r.revocations {
+		if have.Leave() && have.By == v.By {
+			return have
+		}
+	}
+	return nil
+}
+
+// newerLeave orders the leaves of one node, the one that counts first.
+func newerLeave(a, b *Revocation) int {
+	return cmp.Or(cmp.Compare(b.At, a.At), compareIDs(a.id, b.id))
 }
 
 // mayRevoke: a node may take itself out; an admin may take out whoever its own
@@ -235,31 +253,43 @@ func (r *Roster) Statements(want func(ID) bool) []Statement {
 }
 
 // Merge adds all statements that hold, in whatever order they come. It reports
-// whether the set changed, and the errors of those that did not enter.
+// whether the set changed, and the errors of those that did not enter. Each is checked
+// once, however often it has to wait for others.
 func (r *Roster) Merge(statements []Statement, now time.Time) (bool, error) {
 	changed := false
-	statements = r.unknown(statements)
-	for {
-		var errs []error
-		var rest []Statement
-		progress := false
-		for _, s := range statements {
-			added, err := r.add(s, now)
+	var rest []adder
+	var errs []error
+	for _, s := range r.unknown(statements) {
+		if a, err := r.parse(s, now); err != nil {
+			errs = append(errs, err)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	for progress := true; progress && len(rest) > 0; changed = changed || progress {
+		var waiting []adder
+		var unfounded []error
+		progress = false
+		for _, add := range rest {
+			added, err := add()
 			progress = progress || added
-			if errors.Is(err, ErrUnfounded) {
-				rest = append(rest, s)
-			}
-			if err != nil {
+			switch {
+			case errors.Is(err, ErrUnfounded):
+				waiting, unfounded = append(waiting, add), append(unfounded, err)
+			case err != nil:
 				errs = append(errs, err)
 			}
 		}
-		changed = changed || progress
-		if !progress || len(rest) == 0 {
-			return changed, errors.Join(errs...)
+		rest = waiting
+		if !progress {
+			errs = append(errs, unfounded...)
 		}
-		statements = rest
 	}
+	return changed, errors.Join(errs...)
 }
+
+// adder adds a statement whose signatures were checked.
+type adder func() (bool, error)
 
 // unknown leaves out what is here already, before any signature is checked: the
 // same news comes from many members.
@@ -275,26 +305,17 @@ func (r *Roster) unknown(statements []Statement) []Statement {
 	return out
 }
 
-func (r *Roster) add(s Statement, now time.Time) (bool, error) {
+func (r *Roster) parse(s Statement, now time.Time) (adder, error) {
 	if s.Revocation != nil {
 		v, err := ParseRevocation(s.Revocation)
-		if err != nil {
-			return false, err
-		}
-		return r.AddRevocation(v, now)
+		return func() (bool, error) { return r.AddRevocation(v, now) }, err
 	}
 	if s.Policy != nil {
 		p, err := ParsePolicy(s.Policy)
-		if err != nil {
-			return false, err
-		}
-		return r.AddPolicy(p)
+		return func() (bool, error) { return r.AddPolicy(p) }, err
 	}
 	c, err := ParseCredential(s.Credential)
-	if err != nil {
-		return false, err
-	}
-	return r.AddCredential(c, now)
+	return func() (bool, error) { return r.AddCredential(c, now) }, err
 }
 
 // Bundle returns a credential, and those that it rests on, witnesses and invited

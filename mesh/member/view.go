@@ -1,6 +1,7 @@
 package member
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -104,7 +105,7 @@ func (r *Roster) Evaluate(now time.Time) *View {
 func (r *Roster) evaluateNode(v *View, subject Key, known []*Credential, byTarget map[Key][]*Revocation,
 	admitted map[Key][]peer.ID, now time.Time) {
 	var invitations []Key
-	for _, c := range known { // newest first
+	for _, c := range known { // what counts most first
 		g := c.Grant()
 		if inv, ok := c.Invitation(); ok && !slices.Contains(invitations, inv.Subject) {
 			invitations = append(invitations, inv.Subject)
@@ -223,27 +224,38 @@ func (r *Roster) revocationsInForce() []*Revocation {
 }
 
 // KeepOf lists what a revocation of target should let stand: what it signed and
-// witnessed for those who are members at now, and its own revocations.
+// witnessed for those who are members at now, and its own revocations; of more than
+// MaxKeep of them the oldest, so that nobody becomes irrevocable by letting many in.
 func (r *Roster) KeepOf(target Key, now time.Time) []ID {
-	var keep []ID
+	type statement struct {
+		at int64
+		id ID
+	}
+	var keep []statement
 	for _, m := range r.Evaluate(now).Members() {
 		c := m.Credential
-		for i := range c.grants {
+		for i, g := range c.grants {
 			if c.issuer(i) == target {
-				keep = append(keep, c.ids[i])
+				keep = append(keep, statement{g.Issued, c.ids[i]})
 			}
 		}
 		if w := c.wire.Witness; w != nil && w.By == target {
-			keep = append(keep, c.ids[len(c.ids)-1])
+			keep = append(keep, statement{w.At, c.ids[len(c.ids)-1]})
 		}
 	}
 	for id, v := range r.revocations {
 		if v.By == target {
-			keep = append(keep, id)
+			keep = append(keep, statement{v.At, id})
 		}
 	}
-	slices.SortFunc(keep, compareIDs)
-	return slices.Compact(keep)
+	slices.SortFunc(keep, func(a, b statement) int { return cmp.Or(cmp.Compare(a.at, b.at), compareIDs(a.id, b.id)) })
+	keep = slices.Compact(keep)
+	var ids []ID
+	for _, s := range keep[:min(len(keep), MaxKeep)] {
+		ids = append(ids, s.id)
+	}
+	slices.SortFunc(ids, compareIDs)
+	return slices.Compact(ids)
 }
 
 // Admits reports whether the invitation has a use left for p; who was admitted
