@@ -72,7 +72,8 @@
 //	                          how many files follow unasked
 //	answerer                  the zstd frame, maxListingFrame at most
 //	answerer fileHead         of each of these files, the first lines of the listing in
-//	                          order: maxLeadLines and maxLead bytes at most
+//	                          order: maxLeadLines and maxLead bytes at most, none
+//	                          while others fetch the release here
 //	answerer                  its raw stream
 //
 // and then, any number of times, several requests outstanding at once:

@@ -119,7 +119,9 @@ func (x *Exchange) sendOpened(l *link, to peer.ID, open *filesOpen, root verify.
 			return err
 		}
 		m.Size, m.Frame = uint64(len(text)), uint64(len(frame))
-		m.Lead = x.lead(given, open.Lead)
+		if len(m.Holding.Others) == 0 { // else these files may be had from those, too
+			m.Lead = x.lead(given, open.Lead)
+		}
 		given.lead = m.Lead
 	}
 	if err := l.send(&m, maxOpen); err != nil || !open.Listing {

@@ -10,8 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// The first files of a release follow its listing unasked when a client waits and the
-// asker has no other version of it: the first byte for the client comes a round trip
+// The first files of a release follow its listing unasked when a client waits, the
+// asker has no other version of it and nobody else fetches it here: the first byte for the client comes a round trip
 // sooner. What is here already of these files is moved in vain, so they are few.
 
 // lead is how many lines of a listing follow it unasked, of at most limit bytes.
