@@ -119,3 +119,14 @@ func TestStanding(t *testing.T) {
 		t.Errorf("revoked: %v", err)
 	}
 }
+
+// TestClockThatWasAhead: a clock that jumps ahead for a moment takes everybody out, and
+// brings them back when it is right again, also where nobody calls to say hello.
+func TestClockThatWasAhead(t *testing.T) {
+	berlin := node(t, "berlin")
+	berlin.expire(time.Now().AddDate(30, 0, 0))
+	if berlin.Standing() == nil {
+		t.Fatal("in thirty years its credential is in force still")
+	}
+	eventually(t, "berlin is in its mesh again", func() bool { return berlin.Standing() == nil })
+}

@@ -204,6 +204,12 @@ func (m *Mesh) pushMove(ctx context.Context, p peer.ID, r *member.Rotation) (err
 
 // serveMoved follows a rotation that a member tells of.
 func (m *Mesh) serveMoved(s network.Stream) {
+	slots := m.session.Load().moves
+	if !slots.TryAcquire(1) {
+		s.Reset()
+		return
+	}
+	defer slots.Release(1)
 	w, err := newWire(m.ctx, s, helloTime)
 	if err != nil {
 		return

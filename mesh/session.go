@@ -24,11 +24,12 @@ const (
 	pingID  protocol.ID = "/ping/1"
 )
 
-// Slots for strangers' streams that are being answered.
+// Slots for streams that are being answered.
 const (
 	helloSlots = 128
 	joinSlots  = 32
 	syncSlots  = 64
+	moveSlots  = 4 // each may be told a megabyte, and a credential of everybody to check
 )
 
 // session is what belongs to one mesh, and ends when the node joins another.
@@ -41,6 +42,7 @@ type session struct {
 	hellos   *semaphore.Weighted
 	joins    *semaphore.Weighted
 	syncs    *semaphore.Weighted
+	moves    *semaphore.Weighted
 	closers  []func() error
 }
 
@@ -88,6 +90,7 @@ func (m *Mesh) enter(p *place) error {
 		hellos: semaphore.NewWeighted(helloSlots),
 		joins:  semaphore.NewWeighted(joinSlots),
 		syncs:  semaphore.NewWeighted(syncSlots),
+		moves:  semaphore.NewWeighted(moveSlots),
 	}
 	m.members.move(s.prefix)
 	m.gate.setOpen(append(m.oldHellos(), s.protocol(helloID), s.protocol(joinID))...)

@@ -58,9 +58,11 @@ func (m *Mesh) tickLoop(ctx context.Context) error {
 	}
 }
 
-// expire takes out those whose time is over.
+// expire takes out those whose time is over, and in again when it is not after all: the
+// clock has been set back since.
 func (m *Mesh) expire(now time.Time) {
-	if until := m.view.Load().Until; until.IsZero() || now.Before(until) {
+	v := m.view.Load()
+	if !now.Before(v.At) && (v.Until.IsZero() || now.Before(v.Until)) {
 		return
 	}
 	m.mu.Lock()

@@ -37,5 +37,5 @@ func ImportKeys(ctx context.Context, dir string, text []byte, passphrase string,
 	if err != nil {
 		return err
 	}
-	return errors.Join(mesh.ImportKeys(dir, meshState{s}, text, passphrase, replace), s.Close())
+	return errors.Join(mesh.ImportKeys(dir, &meshState{s: s}, text, passphrase, replace), s.Close())
 }

@@ -1,11 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -83,25 +85,50 @@ func (n *Node) openMesh(context.Context) error {
 
 func meshConfig(cfg Config, key crypto.PrivKey, s *store.Store) mesh.Config {
 	return mesh.Config{
-		Key: key, Office: cfg.Office, State: meshState{s}, Datastore: s.Datastore("dht"),
+		Key: key, Office: cfg.Office, State: &meshState{s: s}, Datastore: s.Datastore("dht"),
 		Log: cfg.Log, Listen: cfg.P2P, NoLAN: cfg.NoLAN,
 		Announce: cfg.Reach.Announce, Peers: cfg.Reach.Peers, BehindNAT: cfg.Reach.BehindNAT, PortMap: cfg.Reach.PortMap && !onlyHere(cfg.P2P),
 	}
 }
 
-// meshState keeps the mesh's own state in the store.
-type meshState struct{ s *store.Store }
+// meshState keeps the mesh's own state in the store. A large mesh has a roster that is
+// too large for one value, and rotations of the key keep those before.
+type meshState struct {
+	s  *store.Store
+	mu sync.Mutex // held while something is put: a save in pieces deletes those of others
+}
 
-const meshPrefix = "mesh/"
+const (
+	meshPrefix = "mesh/"
+	// inPieces begins a head; what the mesh keeps is CBOR, and never begins so.
+	inPieces = "in pieces: "
+)
+
+func (m *meshState) pieces(key string) pieced { return pieced{m.s, meshPrefix + "pieces/" + key + "/"} }
 
 // Get implements mesh.State.
-func (m meshState) Get(key string) ([]byte, error) {
+func (m *meshState) Get(key string) ([]byte, error) {
 	value, err := m.s.Meta(meshPrefix + key)
+	if head, ok := bytes.CutPrefix(value, []byte(inPieces)); ok && err == nil {
+		value, err = m.pieces(key).load(head)
+	}
 	return value, absent(err)
 }
 
 // Put implements mesh.State.
-func (m meshState) Put(key string, value []byte) error { return m.s.SetMeta(meshPrefix+key, value) }
+func (m *meshState) Put(key string, value []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(value) > pieceSize {
+		return m.pieces(key).save(value, func(head []byte) error {
+			return m.s.SetMeta(meshPrefix+key, append([]byte(inPieces), head...))
+		})
+	}
+	if err := m.s.SetMeta(meshPrefix+key, value); err != nil {
+		return err
+	}
+	return m.pieces(key).dropBut("")
+}
 
 // judge is a Trust and the mesh that it is for.
 type judge struct {

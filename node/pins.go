@@ -1,13 +1,9 @@
 package node
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -17,23 +13,12 @@ import (
 	"github.com/meshproxy/meshproxy/verify"
 )
 
-// The pins lie in pieces under pinsPrefix, because the store bounds a value. The
-// head names the pieces of one save; those of the save before are deleted after it.
+// The pins lie in pieces under pinsPrefix, whose head is pinsHead. Those of
+// verify.MaxPins of the longest names are fewer than maxPieces.
 const (
 	pinsHead   = "pins"
 	pinsPrefix = "pins/"
-	pinsPiece  = 512 << 10
-	// maxPinsPieces bounds what the head may announce: verify.MaxPins of the longest
-	// names are less.
-	maxPinsPieces = 4096
 )
-
-type pinsIndex struct {
-	Save   string `json:"save"` // part of the key of each piece
-	Pieces int    `json:"pieces"`
-}
-
-func (x pinsIndex) key(i int) string { return fmt.Sprintf("%s%s/%06d", pinsPrefix, x.Save, i) }
 
 // loadPins reads the pins that the operator has given the node.
 func loadPins(s *store.Store) (*verify.Pins, error) {
@@ -41,60 +26,25 @@ func loadPins(s *store.Store) (*verify.Pins, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return new(verify.Pins), nil
 	}
-	var x pinsIndex
+	var text []byte
 	if err == nil {
-		err = json.Unmarshal(head, &x)
-	}
-	if err == nil && (x.Pieces < 0 || x.Pieces > maxPinsPieces) {
-		err = fmt.Errorf("%d pieces", x.Pieces)
-	}
-	var text bytes.Buffer
-	for i := 0; i < x.Pieces && err == nil; i++ {
-		var piece []byte
-		if piece, err = s.Meta(x.key(i)); err == nil {
-			text.Write(piece)
-		}
+		text, err = pieced{s, pinsPrefix}.load(head)
 	}
 	if err != nil {
 		// Without its pins the node would serve what the operator has forbidden.
 		return nil, fmt.Errorf("read the pins: %w; bring a backup back", err)
 	}
-	return verify.DecodePins(text.Bytes())
+	return verify.DecodePins(text)
 }
 
 // savePins replaces the pins on disk by p. After a crash in between, the old ones
 // are there.
 func savePins(s *store.Store, p *verify.Pins) error {
-	x := pinsIndex{Save: rand.Text()}
-	for text := p.Encode(); len(text) > 0; x.Pieces++ {
-		n := min(len(text), pinsPiece)
-		if err := s.SetMeta(x.key(x.Pieces), text[:n]); err != nil {
-			return fmt.Errorf("keep the pins: %w", err)
-		}
-		text = text[n:]
-	}
-	head, err := json.Marshal(x)
+	err := pieced{s, pinsPrefix}.save(p.Encode(), func(head []byte) error { return s.SetMeta(pinsHead, head) })
 	if err != nil {
-		return err
-	}
-	if err := s.SetMeta(pinsHead, head); err != nil {
 		return fmt.Errorf("keep the pins: %w", err)
 	}
-	return dropOldPins(s, x)
-}
-
-func dropOldPins(s *store.Store, now pinsIndex) error {
-	var old []string
-	err := s.Metas(pinsPrefix, func(name string, _ []byte) error {
-		if path.Dir(name) != pinsPrefix+now.Save {
-			old = append(old, name)
-		}
-		return nil
-	})
-	for _, name := range old {
-		err = errors.Join(err, s.SetMeta(name, nil))
-	}
-	return err
+	return nil
 }
 
 // DisagreeError says that what is held differs from what is pinned now. The pins

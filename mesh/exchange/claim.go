@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (o Outcome) String() string {
 // Claim is how a claim came out.
 type Claim struct {
 	Outcome Outcome
-	Home    peer.ID // who said so; this node's own ID if no nearer member was reached
+	Home    peer.ID // who said so, a home peer or the fetcher that it named; this node's own ID if no nearer member was reached
 	Lease   *Lease
 	Record  *verify.Signed // signature checked; whether it is true is not
 	Holders []peer.ID      // best first
@@ -113,7 +114,7 @@ func (x *Exchange) claim(ctx context.Context, req *claimRequest) (*Claim, error)
 			x.log.Debug(movedLog, "key", c.key, "peer", home, "err", err)
 			continue
 		}
-		out.Home, out.Waited = home, time.Since(start)
+		out.Home, out.Waited = cmp.Or(out.Home, home), time.Since(start)
 		out.Holders = x.health.rank(slices.DeleteFunc(out.Holders, func(p peer.ID) bool { return p == x.self }))
 		x.metrics.claims.WithLabelValues(out.Outcome.String()).Inc()
 		return out, nil

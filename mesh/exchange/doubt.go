@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/meshproxy/meshproxy/verify"
 )
 
 // Who waits at a home peer does not take its word for it that somebody fetches: it
@@ -68,10 +70,12 @@ func (d *doubt) waits(ctx context.Context, r claimReply) (*Claim, error) {
 		return nil, nil
 	}
 	fetcher, ok := peerOf(r.Fetcher)
-	if !ok || fetcher == d.x.self {
+	if !ok {
 		return nil, d.deny(now)
 	}
-	d.fetcher = fetcher
+	if d.fetcher = fetcher; fetcher == d.x.self { // for somebody else who waits here, or not at all
+		return d.weigh(testimony{reply: d.x.answerProbe(d.c)}, now)
+	}
 	asked := make(chan testimony, 1)
 	if !d.x.start(func() {
 		reply, err := d.x.probe(ctx, fetcher, d.c)
@@ -91,8 +95,13 @@ func (d *doubt) weigh(t testimony, now time.Time) (*Claim, error) {
 		d.denied, d.next = 0, now.Add(doubtEvery)
 		return nil, d.progress(t.reply.Progress, now)
 	case (t.reply.State == claimHolders || t.reply.State == claimAnswer) && d.c.willDo(t.reply):
-		if out, err := t.reply.claim(d.c); err == nil {
+		out, err := t.reply.claim(d.c)
+		if err == nil {
+			out.Home = d.fetcher // it says so, not the home peer
 			return out, nil
+		}
+		if errors.Is(err, verify.ErrRecord) {
+			d.x.liar(d.fetcher, err)
 		}
 	}
 	return nil, d.deny(now)

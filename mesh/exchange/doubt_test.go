@@ -151,6 +151,42 @@ func TestLongFetchesAreWaitedFor(t *testing.T) {
 	}
 }
 
+// TestOwnFetchIsWaitedFor has one office claim a name twice, for two who want it: the
+// second must not go on to another home peer, where it would be told to fetch as well.
+func TestOwnFetchIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3)
+	r := newRelease(t, "example.test/m", "v1.0.0", sources(1, 5))
+	n := r.name(verify.Zip)
+	fetcher := w.claimant(w.home(homeKey(n), 0))
+	lease, err := fetcher.x.Claim(t.Context(), n)
+	if err != nil || lease.Outcome != Fetch {
+		t.Fatal(lease, err)
+	}
+	second := make(chan *Claim)
+	go func() {
+		claim, err := fetcher.x.Claim(t.Context(), n)
+		if err != nil {
+			t.Error(err)
+		}
+		second <- claim
+	}()
+	select {
+	case claim := <-second:
+		claim.Lease.Close()
+		t.Errorf("told %v while the fetch is under way", claim.Outcome)
+		lease.Lease.Close()
+		return
+	case <-time.After(firstDoubt + maxDenied + 2*time.Second):
+	}
+	if err := lease.Lease.Done(t.Context(), fetcher.admit(r)); err != nil {
+		t.Error(err)
+	}
+	if claim := <-second; claim == nil || claim.Outcome != Held {
+		t.Errorf("told %+v, want to be told that it is here", claim)
+	}
+}
+
 // TestFetcherIsHeardWhenItsHomeIsNot has a home peer that tells nobody that the fetch
 // is done: those who wait hear it from the fetcher.
 func TestFetcherIsHeardWhenItsHomeIsNot(t *testing.T) {
@@ -164,6 +200,9 @@ func TestFetcherIsHeardWhenItsHomeIsNot(t *testing.T) {
 		func() claimReply { return claimReply{State: claimEnded} })
 	claim, err := asker.x.Claim(t.Context(), n)
 	if err != nil || claim.Outcome != Held || len(claim.Holders) != 1 || claim.Holders[0] != fetcher.id() {
-		t.Errorf("told %+v, %v; want the fetcher as holder", claim, err)
+		t.Fatalf("told %+v, %v; want the fetcher as holder", claim, err)
+	}
+	if claim.Home != fetcher.id() {
+		t.Errorf("what the fetcher said is put down to %v; the home peer would be blamed for its lies", claim.Home)
 	}
 }

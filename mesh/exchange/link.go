@@ -144,19 +144,39 @@ func (l *link) flush() error { return l.w.Flush() }
 // recv reads one message of at most limit bytes. It returns io.EOF when the
 // other side has closed the stream between messages.
 func (l *link) recv(v any, limit int) error {
-	r := msgio.NewVarintReaderSize(l.r, limit)
-	data, err := r.ReadMsg()
+	data, release, err := l.recvRaw(limit)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			return io.EOF
 		}
 		return fmt.Errorf("receive %T: %w", v, err)
 	}
-	defer r.ReleaseMsg(data)
+	defer release()
 	if err := decode(data, v); err != nil {
 		return fmt.Errorf("decode %T of %d bytes: %w", v, len(data), err)
 	}
 	return nil
+}
+
+// largeMessage is the size of a message from which on memory is taken for what has come
+// of it, and not for what its length says.
+const largeMessage = 64 << 10
+
+// recvRaw reads the bytes of one message, which are its caller's until release.
+func (l *link) recvRaw(limit int) (data []byte, release func(), err error) {
+	r := msgio.NewVarintReaderSize(l.r, limit)
+	n, err := r.NextMsgLen()
+	if err != nil {
+		return nil, nil, err
+	}
+	if n <= largeMessage || n > limit {
+		data, err = r.ReadMsg()
+		return data, func() { r.ReleaseMsg(data) }, err
+	}
+	if data, err = io.ReadAll(io.LimitReader(l.r, int64(n))); err == nil && len(data) < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return data, func() {}, err
 }
 
 // ask opens a stream to a peer, and notes it when that fails. The stream is reset when

@@ -37,8 +37,8 @@ func (i Invitation) Overused() bool { return len(i.Admitted) > i.Uses }
 
 // View is what a roster says at one time. It is immutable.
 type View struct {
-	// Until is when the answer next changes by itself, zero if never.
-	Until       time.Time
+	At          time.Time // the time that it is the answer for
+	Until       time.Time // when the answer next changes by itself, zero if never
 	members     map[peer.ID]Info
 	sorted      []Info
 	removed     map[Key]*Revocation
@@ -78,7 +78,7 @@ func (v *View) Invitation(bearer Key) (Invitation, bool) {
 
 // Evaluate says who is a member at now.
 func (r *Roster) Evaluate(now time.Time) *View {
-	v := &View{members: map[peer.ID]Info{}, removed: map[Key]*Revocation{}}
+	v := &View{At: now.Round(0), members: map[peer.ID]Info{}, removed: map[Key]*Revocation{}}
 	byTarget := map[Key][]*Revocation{}
 	for _, rev := range r.revocationsInForce() {
 		byTarget[rev.Target] = append(byTarget[rev.Target], rev)
