@@ -23,6 +23,10 @@ var (
 	ErrNotBelow = errors.New("this node's own credential comes from that admin")
 	// ErrLastAdmin: without this node nobody could invite or revoke.
 	ErrLastAdmin = errors.New("this node is the only admin")
+	// ErrSelf: a node takes itself out by leaving.
+	ErrSelf = errors.New("it is this node; use leave")
+	// ErrNamed: an invitation has named the office, and only an admin changes that.
+	ErrNamed = errors.New("its office got another name when it was invited")
 )
 
 // InviteOptions says whom an invitation is for. The zero value is one member,
@@ -110,13 +114,8 @@ func (m *Mesh) Withdraw(id string) error {
 	if t, tokenErr := member.ParseToken(id); tokenErr == nil {
 		k, err = t.Invitation.Subject(), nil
 	}
-	if err == nil {
-		if _, ok := m.view.Load().Invitation(k); !ok {
-			err = ErrNoSuchMember
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("withdraw %.80q: %w", id, err)
+	if _, ok := m.view.Load().Invitation(k); err != nil || !ok {
+		return fmt.Errorf("withdraw %.80q: %w", id, ErrNoSuchMember)
 	}
 	return m.revoke(k, "withdrawn")
 }
@@ -124,20 +123,22 @@ func (m *Mesh) Withdraw(id string) error {
 // Revoke takes out a member, by peer ID, or all members of an office with the
 // invitations for it. They lose their connections at once here and wherever the
 // news arrives; it spreads by itself. What a revoked admin has granted up to now
-// stays. It returns who is out.
+// stays. It returns who is out. Where this node is meant too, nobody is taken out.
 func (m *Mesh) Revoke(peerOrOffice, reason string) ([]peer.ID, error) {
 	var out []peer.ID
 	var errs []error
 	hit := false
+	switch {
+	case peerOrOffice == m.host.ID().String():
+		return nil, fmt.Errorf("revoke %s: %w", peerOrOffice, ErrSelf)
+	case peerOrOffice == m.Office() && m.IsMember(m.host.ID()):
+		return nil, fmt.Errorf("revoke %.80q: %w; name other nodes of that office by peer ID", peerOrOffice, ErrSelf)
+	}
 	for _, i := range m.view.Load().Members() {
 		if i.Peer.String() != peerOrOffice && i.Office != peerOrOffice {
 			continue
 		}
 		hit = true
-		if i.Peer == m.host.ID() {
-			errs = append(errs, fmt.Errorf("revoke %s: it is this node; use leave", i.Peer))
-			continue
-		}
 		if err := m.revoke(i.Credential.Subject(), reason); err != nil {
 			errs = append(errs, err)
 			continue
@@ -181,6 +182,27 @@ func (m *Mesh) revoke(target member.Key, reason string) error {
 	m.keepPolicy(policy)
 	signal(m.urgent)
 	return nil
+}
+
+// Rename gives this node's office another name, which the other members hear of. That
+// is for the founder of the mesh: others are called as their invitation says, ErrNamed.
+func (m *Mesh) Rename(office string) error {
+	self, ok := m.view.Load().Member(m.host.ID())
+	if !ok || self.Office == office {
+		return nil
+	}
+	m.mu.Lock()
+	founder := m.roster.Founder() == m.signer.Public && m.meshKey != nil
+	m.mu.Unlock()
+	if !founder {
+		return fmt.Errorf("call office %s %.80q: %w", self.Office, office, ErrNamed)
+	}
+	at := time.Now()
+	if last := time.Unix(self.Credential.Grant().Issued, 0); !at.After(last.Add(time.Second)) {
+		at = last.Add(time.Second) // of two credentials the later one counts, to the second
+	}
+	self.Office = office
+	return m.renewOne(self, at)
 }
 
 // Leave takes this node out of its mesh and tells the members in reach; the

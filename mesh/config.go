@@ -117,6 +117,22 @@ const keyFile = "identity.key"
 // maxKeyFile bounds what is read as a key.
 const maxKeyFile = 4 << 10
 
+// LoadKey is LoadOrCreateKey for a directory whose state may be a node's already, as
+// after a restore: it makes no key there, which would stand in the way of the right one.
+func LoadKey(dir string, state State) (crypto.PrivKey, error) {
+	path := filepath.Join(dir, keyFile)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return LoadOrCreateKey(dir)
+	}
+	switch _, err := state.Get(stateSelf); {
+	case errors.Is(err, fs.ErrNotExist):
+		return createKey(dir, path)
+	case err != nil:
+		return nil, fmt.Errorf("read state %s: %w", stateSelf, err)
+	}
+	return nil, fmt.Errorf("%s is missing, and the data is a node's: restore the key that belongs to it, with keys import", path)
+}
+
 // LoadOrCreateKey reads the node's identity from dir, or makes one there. The
 // file is readable to its owner only; who has it, is the node.
 func LoadOrCreateKey(dir string) (crypto.PrivKey, error) {
@@ -133,7 +149,7 @@ func LoadOrCreateKey(dir string) (crypto.PrivKey, error) {
 	}
 	key, err := crypto.UnmarshalPrivateKey(raw)
 	if err != nil || key.Type() != crypto.Ed25519 {
-		return nil, fmt.Errorf("node key %s is damaged: restore it with keys import, or remove it and join anew", path)
+		return nil, fmt.Errorf("node key %s is damaged: restore it with keys import; backup, and restore --new-office elsewhere, keep the modules without it", path)
 	}
 	return key, nil
 }

@@ -127,6 +127,15 @@ func addrInfo(h member.Hint) peer.AddrInfo {
 	return ai
 }
 
+// where says for people who was asked, and at which addresses.
+func where(ai peer.AddrInfo) string {
+	var at []string
+	for _, a := range ai.Addrs {
+		at = append(at, a.String())
+	}
+	return fmt.Sprintf("%s (%s)", ai.ID, strings.Join(at, ", "))
+}
+
 func (m *Mesh) joinThrough(ctx context.Context, t *member.Token, ai peer.AddrInfo) (_ *place, err error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
@@ -134,12 +143,12 @@ func (m *Mesh) joinThrough(ctx context.Context, t *member.Token, ai peer.AddrInf
 	id := (&session{prefix: meshPrefix(t.Invitation.Mesh())}).protocol(joinID)
 	clearBackoff(m.host, ai.ID)
 	if err := m.host.Connect(ctx, ai); err != nil {
-		return nil, fmt.Errorf("dial %s: %w", ai, err)
+		return nil, fmt.Errorf("dial %s: %w", where(ai), err)
 	}
 	defer m.gate.allowProtocol(id)()
 	s, err := m.host.NewStream(ctx, ai.ID, id)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", ai, err)
+		return nil, fmt.Errorf("ask %s: %w", where(ai), err)
 	}
 	w, err := newWire(ctx, s, joinTime)
 	if err != nil {
@@ -148,7 +157,7 @@ func (m *Mesh) joinThrough(ctx context.Context, t *member.Token, ai peer.AddrInf
 	defer func() { w.close(err) }()
 	welcome, err := m.askToJoin(w, t)
 	if err != nil {
-		return nil, fmt.Errorf("join through %s: %w", ai, err)
+		return nil, fmt.Errorf("join through %s: %w", where(ai), err)
 	}
 	m.host.Peerstore().AddAddrs(ai.ID, ai.Addrs, peerstore.RecentlyConnectedAddrTTL)
 	return m.placeOf(t, welcome)

@@ -303,3 +303,51 @@ func TestRenew(t *testing.T) {
 	})
 	connected(t, berlin, lisbon)
 }
+
+func TestRename(t *testing.T) {
+	founder, invited := node(t, "vm"), node(t, "lima")
+	invited.join(founder, InviteOptions{Role: member.Admin, Office: "lima"})
+	connected(t, founder, invited)
+	if err := founder.Rename("berlin"); err != nil {
+		t.Fatal(err)
+	}
+	if got := founder.Office(); got != "berlin" {
+		t.Errorf("the founder's office is %q", got)
+	}
+	eventually(t, "the other one hears of it", func() bool { return invited.OfficeOf(founder.ID()) == "berlin" })
+	founder.restart()
+	if got := founder.Office(); got != "berlin" {
+		t.Errorf("after a restart it is %q", got)
+	}
+	if err := founder.Rename("oslo"); err != nil { // within the same second
+		t.Fatal(err)
+	}
+	if got := founder.Office(); got != "oslo" {
+		t.Errorf("the second time the founder's office is %q", got)
+	}
+	if err := invited.Rename("quito"); !errors.Is(err, ErrNamed) || invited.Office() != "lima" {
+		t.Errorf("who was invited names itself %s: %v", invited.Office(), err)
+	}
+	if err := invited.Rename("lima"); err != nil {
+		t.Errorf("to the name that it has: %v", err)
+	}
+}
+
+// Revoking an office that this node is in, too, must not take out a part of it.
+func TestRevokeOwnOffice(t *testing.T) {
+	a, b := node(t, "berlin"), node(t, "berlin")
+	b.join(a)
+	connected(t, a, b)
+	if _, err := a.Revoke("berlin", ""); !errors.Is(err, ErrSelf) {
+		t.Errorf("its own office: %v", err)
+	}
+	if _, err := a.Revoke(a.ID().String(), ""); !errors.Is(err, ErrSelf) {
+		t.Errorf("itself: %v", err)
+	}
+	if !a.IsMember(b.ID()) {
+		t.Error("the other node of the office is out")
+	}
+	if out, err := a.Revoke(b.ID().String(), ""); err != nil || len(out) != 1 {
+		t.Errorf("the other node, by its ID: %v, %v", out, err)
+	}
+}

@@ -289,6 +289,32 @@ func TestLoadOrCreateKey(t *testing.T) {
 	}
 }
 
+// A key that is missing must not be replaced: the right one would be refused afterwards.
+func TestMissingKeyIsNotReplaced(t *testing.T) {
+	state, dir := &memoryState{}, t.TempDir()
+	if _, err := LoadKey(dir, state); err != nil {
+		t.Fatalf("a new node gets no key: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil {
+		t.Fatal(err)
+	}
+	berlin := node(t, "berlin", func(c *Config) { c.State = state })
+	text, err := berlin.ExportKeys("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	berlin.stop()
+	if _, err := LoadKey(dir, state); err == nil {
+		t.Error("another key is made for the data of a node")
+	}
+	if err := ImportKeys(dir, state, text, "", false); err != nil {
+		t.Errorf("the key cannot be put back: %v", err)
+	}
+	if key, err := LoadKey(dir, state); err != nil || !key.Equals(berlin.cfg.Key) {
+		t.Errorf("after that: %v", err)
+	}
+}
+
 func TestKeysExport(t *testing.T) {
 	berlin, lisbon := node(t, "berlin"), node(t, "lisbon")
 	lisbon.join(berlin)

@@ -119,6 +119,7 @@ type Node struct {
 	log     *slog.Logger
 	started time.Time
 	hop     string
+	named   bool // whoever configured it said how the office is called
 
 	keeper
 	mesh      *mesh.Mesh
@@ -155,6 +156,7 @@ type Node struct {
 // New opens the data directory and all listeners; nothing is served before Run.
 // Errors say what to do; among them are store.ErrLocked and store.ErrNewer.
 func New(ctx context.Context, cfg Config) (*Node, error) {
+	named := cfg.Office != ""
 	cfg.defaults()
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
@@ -162,7 +164,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	cfg.Dir = dir
 	n := &Node{
-		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(),
+		cfg: cfg, log: cfg.Log, started: time.Now(), hop: rand.Text(), named: named,
 		arrivals: newFlights[origin](rememberFor), refreshes: newFlights[mutable](rememberFor),
 		counts: newCounters(), registry: newRegistry(), following: newFollow(), foreseen: newAhead(),
 		activity: newActivity(), leftovers: newLeftovers(),

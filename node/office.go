@@ -52,7 +52,7 @@ type members struct{ *mesh.Mesh }
 func (m members) Office(p peer.ID) string { return m.OfficeOf(p) }
 
 func (n *Node) openMesh(context.Context) error {
-	key, err := mesh.LoadOrCreateKey(n.cfg.Dir)
+	key, err := mesh.LoadKey(n.cfg.Dir, meshState{n.store})
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,12 @@ func (n *Node) openMesh(context.Context) error {
 		return err
 	}
 	n.later(func() error { return notCanceled(n.mesh.Close()) })
+	if n.named {
+		if err := n.mesh.Rename(n.cfg.Office); err != nil {
+			n.log.Warn("this office keeps its name; to change it: meshproxy leave, and join by an invitation with the other one",
+				"office", n.Office(), "err", err)
+		}
+	}
 	if n.pins, err = loadPins(n.store); err != nil {
 		return err
 	}

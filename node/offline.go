@@ -63,7 +63,7 @@ func (o *Offline) openMesh() (*mesh.Mesh, error) {
 	if o.mesh != nil {
 		return o.mesh, nil
 	}
-	key, err := mesh.LoadOrCreateKey(o.dir)
+	key, err := mesh.LoadKey(o.dir, meshState{o.store})
 	if err != nil {
 		return nil, err
 	}

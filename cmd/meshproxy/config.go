@@ -90,13 +90,13 @@ func readConfig(path string) (map[string]any, error) {
 	return values, err
 }
 
-// applyConfig sets one flag from the file. A key that is a flag of another
+// applyConfig sets one flag from the file. A key that is a setting of another
 // command only is left alone, so that one file serves all of them.
 func applyConfig(c *cli.Context, key string, value any) error {
 	if err := checkKey(c.App, key); err != nil {
 		return err
 	}
-	if !hasFlag(c.Command, key) || c.IsSet(key) {
+	if f := findFlag(c.Command, key); f == nil || !isSetting(f) || c.IsSet(key) {
 		return nil
 	}
 	text, err := configText(value)
@@ -109,7 +109,14 @@ func applyConfig(c *cli.Context, key string, value any) error {
 	return nil
 }
 
-// checkKey reports whether a key of the file is a flag of any command.
+// isSetting reports whether a flag can be set beforehand, by a variable or by the file,
+// and not only by whoever types a command.
+func isSetting(f cli.Flag) bool {
+	d, ok := f.(cli.DocGenerationFlag)
+	return ok && len(d.GetEnvVars()) > 0
+}
+
+// checkKey reports whether a key of the file is a setting of any command.
 func checkKey(app *cli.App, key string) error {
 	known := configKeys(app)
 	if slices.Contains(known, key) {
@@ -140,14 +147,14 @@ func configText(value any) (string, error) {
 	}
 }
 
-// configKeys are the names of all flags of all commands, but for --config.
+// configKeys are the names of all settings of all commands, but for --config.
 func configKeys(app *cli.App) []string {
 	var keys []string
 	var collect func([]*cli.Command)
 	collect = func(commands []*cli.Command) {
 		for _, cmd := range commands {
 			for _, f := range cmd.Flags {
-				if name := f.Names()[0]; name != flagConfig && !slices.Contains(keys, name) {
+				if name := f.Names()[0]; isSetting(f) && name != flagConfig && !slices.Contains(keys, name) {
 					keys = append(keys, name)
 				}
 			}
@@ -156,7 +163,7 @@ func configKeys(app *cli.App) []string {
 	}
 	collect(app.Commands)
 	slices.Sort(keys)
-	return slices.DeleteFunc(keys, func(k string) bool { return k == "help" })
+	return keys
 }
 
 func hasFlag(cmd *cli.Command, name string) bool {

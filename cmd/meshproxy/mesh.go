@@ -23,7 +23,8 @@ Examples:
    meshproxy invite --role admin          # may invite and revoke, too`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "role", EnvVars: env("role"), Value: "member", Usage: "what the newcomer may do: `ROLE` is member or admin"},
-			&cli.StringFlag{Name: "office", EnvVars: env("office"), Usage: "the newcomer's `NAME`; it chooses one itself if none is given"},
+			// no setting: that is this office's own name
+			&cli.StringFlag{Name: "office", Usage: "the newcomer's `NAME`; it chooses one itself if none is given"},
 			&cli.DurationFlag{Name: "ttl", EnvVars: env("ttl"), Value: 24 * time.Hour, Usage: "the token can be used for this `TIME`"},
 			&cli.IntFlag{Name: "uses", EnvVars: env("uses"), Value: 1, Usage: "so many offices (`N`) can join with it"},
 			jsonFlag(),
