@@ -52,7 +52,7 @@ type members struct{ *mesh.Mesh }
 func (m members) Office(p peer.ID) string { return m.OfficeOf(p) }
 
 func (n *Node) openMesh(context.Context) error {
-	key, err := mesh.LoadKey(n.cfg.Dir, meshState{n.store})
+	key, err := mesh.LoadKey(n.cfg.Dir, &meshState{s: n.store})
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (o *Offline) openMesh() (*mesh.Mesh, error) {
 	if o.mesh != nil {
 		return o.mesh, nil
 	}
-	key, err := mesh.LoadKey(o.dir, meshState{o.store})
+	key, err := mesh.LoadKey(o.dir, &meshState{s: o.store})
 	if err != nil {
 		return nil, err
 	}
