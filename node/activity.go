@@ -200,7 +200,7 @@ func whatText(r protocol.Request) string {
 	case protocol.OpSumDB:
 		return r.Database + " " + r.Sub
 	}
-	return r.Op.String()
+	return "no module" // what was asked for instead, the answer says
 }
 
 func cutText(s string) string {

@@ -70,8 +70,13 @@ func (n *Node) handler(ctx context.Context, modules http.Handler) http.Handler {
 			return
 		}
 		for _, s := range n.sites {
-			if s.own == nil && strings.HasPrefix(r.URL.Path, s.prefix) {
+			switch {
+			case s.own != nil:
+			case strings.HasPrefix(r.URL.Path, s.prefix):
 				endWith(ctx, s.handler).ServeHTTP(w, r)
+				return
+			case r.URL.Path == "/": // somebody's browser; the go command asks for more
+				http.Redirect(w, r, s.prefix, http.StatusSeeOther)
 				return
 			}
 		}

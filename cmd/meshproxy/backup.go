@@ -36,15 +36,14 @@ type copied struct {
 }
 
 func backUp(c *cli.Context, ctl node.Control) error {
-	st, err := ctl.Status(c.Context)
-	if err != nil {
-		return err
-	}
 	p := newProgress(c, "backup")
 	p.sizes = true
 	start := time.Now()
-	at := store.Progress{Total: st.Store.Stored} // about
-	err = writeWhole(c.Args().First(), c.App.Writer, func(w io.Writer) error {
+	at := store.Progress{}
+	if st, err := ctl.Status(c.Context); err == nil { // without the node's key there is none
+		at.Total = st.Store.Stored // about
+	}
+	err := writeWhole(c.Args().First(), c.App.Writer, func(w io.Writer) error {
 		return ctl.Backup(c.Context, func(piece []byte) error {
 			_, err := w.Write(piece)
 			at.Done += int64(len(piece))
@@ -75,6 +74,9 @@ func backupError(c *cli.Context, err error) error {
 func writeWhole(path string, stdout io.Writer, write func(io.Writer) error) error {
 	if path == "-" {
 		return write(stdout)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return misuse("%s is a directory: want a file", path)
 	}
 	part := path + ".part"
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)

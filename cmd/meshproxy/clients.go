@@ -81,8 +81,14 @@ Examples:
    meshproxy client-token --tokens tokens --modules 'example.com/public/*' partner`,
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.StringFlag{Name: "tokens", EnvVars: env("tokens"), TakesFile: true, Required: true, Usage: "add the hash to this `FILE`"},
+			&cli.StringFlag{Name: "tokens", EnvVars: env("tokens"), TakesFile: true, Usage: "add the hash to this `FILE`"},
 			&cli.StringFlag{Name: "modules", Usage: "the token is good for these `PATTERNS` only, written like GOPRIVATE"},
+		},
+		Before: func(c *cli.Context) error {
+			if c.String("tokens") == "" {
+				return misuse("--tokens is missing: the file that serve --tokens reads; see: %s --help", commandName(c))
+			}
+			return nil
 		},
 	}, func(c *cli.Context) error {
 		secret, t, err := protocol.NewToken(c.Args().First(), c.String("modules"))

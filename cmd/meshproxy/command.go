@@ -71,6 +71,7 @@ func doCommand(cmd *cli.Command, do func(*cli.Context, node.Control) error) *cli
 // group is a command that only leads to others: meshproxy config show.
 func group(cmd *cli.Command, below ...*cli.Command) *cli.Command {
 	cmd.Subcommands = below
+	cmd.UsageText = "meshproxy " + cmd.Name + " COMMAND [options] [arguments]"
 	cmd.OnUsageError = onUsageError
 	cmd.HideHelpCommand = true
 	cmd.Action = noCommand
@@ -83,6 +84,22 @@ func show[T any](c *cli.Context, v T, print func(*cli.Context, T) error) error {
 		return printJSON(c.App.Writer, v)
 	}
 	return print(c, v)
+}
+
+// orSay prints a list, or in words that there is nothing in it.
+func orSay[T any](print func(*cli.Context, []T) error, none string) func(*cli.Context, []T) error {
+	return func(c *cli.Context, list []T) error {
+		if len(list) == 0 {
+			return say(c, none)
+		}
+		return print(c, list)
+	}
+}
+
+// say prints a sentence for people.
+func say(c *cli.Context, text string) error {
+	_, err := fmt.Fprintln(c.App.Writer, text)
+	return err
 }
 
 // showLines prints a list one to a line.

@@ -72,8 +72,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
-		Name:  "meshproxy",
-		Usage: "a Go module proxy that shares its cache with your other offices",
+		Name:      "meshproxy",
+		Usage:     "a Go module proxy that shares its cache with your other offices",
+		UsageText: "meshproxy COMMAND [options] [arguments]",
 		Description: `Start a node, point the go command at it, and add an office:
 
    meshproxy serve

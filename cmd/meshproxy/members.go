@@ -27,7 +27,7 @@ func invitesCommand() *cli.Command {
 		if err != nil {
 			return fmt.Errorf("invites: %w", err)
 		}
-		return show(c, list, printInvitations)
+		return show(c, list, orSay(printInvitations, "No invitations. To make one: meshproxy invite"))
 	})
 }
 

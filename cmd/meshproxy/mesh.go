@@ -70,14 +70,10 @@ Examples:
 	}, func(c *cli.Context, ctl node.Control) ([]node.Peer, error) {
 		peers, err := ctl.Peers(c.Context)
 		return append([]node.Peer{}, peers...), err
-	}, printPeers)
+	}, orSay(printPeers, "No other office yet. To add one: meshproxy invite"))
 }
 
 func printPeers(c *cli.Context, peers []node.Peer) error {
-	if len(peers) == 0 {
-		_, err := fmt.Fprintln(c.App.Writer, "No other office yet. To add one: meshproxy invite")
-		return err
-	}
 	t := newTable(c.App.Writer, "office", "role", "state", "rtt", "zips", "seen", "member until", "peer ID", "address")
 	for _, p := range peers {
 		state := "away"

@@ -42,3 +42,11 @@ func agoText(t time.Time) string {
 	}
 	return time.Since(t).Round(time.Second).String() + " ago"
 }
+
+// ageText writes a time as --max-age takes it: 90d.
+func ageText(d time.Duration) string {
+	if day := 24 * time.Hour; d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
+}

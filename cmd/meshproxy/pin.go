@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/meshproxy/meshproxy/node"
@@ -26,6 +28,9 @@ Examples:
 		list, err := ctl.Pinned(c.Context)
 		if err != nil {
 			return err
+		}
+		if len(list) == 0 && !c.Bool("json") { // aside: the output is for scripts, one pattern to a line
+			fmt.Fprintln(c.App.ErrWriter, "Nothing is pinned.")
 		}
 		return show(c, list, showLines)
 	})

@@ -49,8 +49,11 @@ Examples:
 // neededBy lists the files that a project needs, or those of a module version.
 func neededBy(arg string) ([]verify.Name, error) {
 	_, err := os.Stat(arg)
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(arg, "@") {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
 		return projectNeeds(arg)
+	case !strings.Contains(arg, "@"):
+		return nil, fmt.Errorf("%q: there is no such file or directory, and a module is named MODULE@VERSION", arg)
 	}
 	m, err := parseModule(arg)
 	if err != nil {
@@ -69,6 +72,6 @@ func fetchAll(c *cli.Context, names []verify.Name) error {
 		r, err := withProgress(c, "fetch", func(p func(store.Progress)) (*node.Transferred, error) {
 			return ctl.Prefetch(ctx, names, p)
 		})
-		return printTransferred(c, "fetched", r, err)
+		return printTransferred(c, "fetched", " unpacked", r, err)
 	})
 }

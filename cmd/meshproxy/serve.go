@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/meshproxy/meshproxy/mesh/member"
 	"github.com/meshproxy/meshproxy/node"
 	"github.com/meshproxy/meshproxy/node/dashboard"
 )
@@ -57,6 +58,9 @@ Examples:
 }
 
 func join(c *cli.Context, token string) error {
+	if _, err := member.ParseToken(token); err != nil {
+		return misuse("join: %w", err) // before a data directory is made for nothing
+	}
 	running, err := node.Dial(c.Context, c.String("data"))
 	if errors.Is(err, node.ErrNotRunning) {
 		return serve(c, token)
@@ -87,6 +91,9 @@ func serve(c *cli.Context, token string) error {
 	cfg, err := nodeConfig(c)
 	if err != nil {
 		return err
+	}
+	if c.Bool("enrol-only") {
+		cfg.Listen = nowhere // the service's address may well be taken, by the service
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -151,6 +158,9 @@ func printWelcome(w io.Writer, st *node.Status, ui string) {
 	fmt.Fprintln(w)
 }
 
+// nowhere is where a command listens that serves nobody.
+const nowhere = "127.0.0.1:0"
+
 // nodeConfig makes the node's configuration of the flags and of go env.
 func nodeConfig(c *cli.Context) (node.Config, error) {
 	log, err := newLog(c)
@@ -165,7 +175,7 @@ func nodeConfig(c *cli.Context) (node.Config, error) {
 		Version: thisVersion().Version, Log: log,
 	}
 	if cfg.Listen == "" {
-		cfg.Listen = "127.0.0.1:0" // of a command that serves nobody
+		cfg.Listen = nowhere
 	}
 	if _, _, err := net.SplitHostPort(cfg.Listen); err != nil {
 		return cfg, misuse("--listen %q: want HOST:PORT", cfg.Listen)

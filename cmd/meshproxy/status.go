@@ -83,10 +83,17 @@ Examples:
 			&cli.BoolFlag{Name: "modules", Usage: "one line for each module, with what its zips take"},
 			&cli.BoolFlag{Name: "replicas", Usage: "which offices hold each zip now; asks the other offices"},
 		},
+		Before: func(c *cli.Context) error {
+			if m := c.Args().First(); strings.Contains(m, "@") {
+				return misuse("%q: want MODULE without a version; of one version tells: meshproxy why", m)
+			}
+			if c.Bool("modules") && c.Bool("replicas") {
+				return misuse("--modules and --replicas are two different lists: give one of them")
+			}
+			return nil
+		},
 	}, func(c *cli.Context, ctl node.Control) error {
 		switch {
-		case c.Bool("modules") && c.Bool("replicas"):
-			return misuse("--modules and --replicas are two different lists: give one of them")
 		case c.Bool("modules"):
 			return showAll(c, ctl.Modules, printModules)
 		case c.Bool("replicas"):
@@ -99,18 +106,24 @@ Examples:
 // showAll prints everything that each tells of below the module of the command line.
 func showAll[T any](c *cli.Context, each func(context.Context, string, func(T) error) error, print func(*cli.Context, []T) error) error {
 	list := []T{}
-	err := each(c.Context, c.Args().First(), func(item T) error {
+	below := strings.TrimSuffix(c.Args().First(), "/")
+	err := each(c.Context, below, func(item T) error {
 		list = append(list, item)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("ls: %w", err)
 	}
-	return show(c, list, print)
+	if len(list) == 0 && below != "" {
+		print = func(c *cli.Context, _ []T) error {
+			return say(c, "Nothing is held of "+below+", nor of modules below it.")
+		}
+	}
+	return show(c, list, orSay(print, "Nothing is held yet."))
 }
 
 func printReleases(c *cli.Context, releases []node.Release) error {
-	t := newTable(c.App.Writer, "module", "version", "holds", "size", "fetched", "by", "from", "vouched by")
+	t := newTable(c.App.Writer, "module", "version", "holds", "unpacked", "fetched", "by", "from", "vouched by")
 	for _, r := range releases {
 		t.AppendRow([]any{r.Path, r.Version.Version, strings.Join(r.Files, " "), bytesText(r.Size),
 			r.Fetched.Local().Format(time.DateTime), r.Office, r.Source, r.Vouched})

@@ -18,8 +18,9 @@ const (
 )
 
 // grid is a table without frills that fits the terminal and leaves nothing out. It
-// wraps the widest columns first; where that would leave too little of them, each
-// row is printed as lines of its own, as psql does.
+// wraps the widest columns first, between words; where they would have to break words,
+// such as a peer ID that somebody wants to copy, each row is printed as lines of its
+// own, as psql does.
 type grid struct {
 	width  int // of the terminal; 0 for no limit
 	header []string
@@ -45,8 +46,8 @@ func printTable(w io.Writer, t *grid) error {
 }
 
 func (g *grid) render() string {
-	natural := g.natural()
-	widths, ok := fit(natural, g.width)
+	natural, words := g.natural()
+	widths, ok := fit(natural, words, g.width)
 	if !ok && len(g.header) > 0 {
 		return g.expanded()
 	}
@@ -97,14 +98,17 @@ func (g *grid) expanded() string {
 	return strings.Join(parts, "\n\n")
 }
 
-// natural is how wide each column would like to be.
-func (g *grid) natural() []int {
-	var widths []int
+// natural is how wide each column would like to be, and how wide it is at least where
+// no word is broken.
+func (g *grid) natural() (widths, words []int) {
 	note := func(i int, cell string) {
 		for len(widths) <= i {
-			widths = append(widths, 0)
+			widths, words = append(widths, 0), append(words, 0)
 		}
 		widths[i] = max(widths[i], text.LongestLineLen(cell))
+		for word := range strings.FieldsSeq(cell) {
+			words[i] = max(words[i], text.StringWidthWithoutEscSequences(word))
+		}
 	}
 	for i, title := range g.header {
 		note(i, title)
@@ -114,25 +118,42 @@ func (g *grid) natural() []int {
 			note(i, fmt.Sprint(cell))
 		}
 	}
-	return widths
+	return widths, words
 }
 
-// fit shrinks the widest columns until all fit into width. It is not ok where a
-// column would be narrower than leastWrap; then the widths are as near as it gets.
-func fit(natural []int, width int) (widths []int, ok bool) {
-	widths = slices.Clone(natural)
+// fit shrinks columns until all fit into width: first the widest of those that have
+// more room than their longest word, then the widest of all. It is not ok where words
+// break, or a column would be narrower than leastWrap; then the widths are as near as
+// it gets.
+func fit(natural, words []int, width int) (widths []int, ok bool) {
+	widths, ok = slices.Clone(natural), true
 	if width <= 0 || len(natural) == 0 {
 		return widths, true
 	}
 	room := width - columnGap*(len(widths)-1)
 	for total := sum(widths); total > room; total-- {
-		widest := slices.Index(widths, slices.Max(widths))
-		if widths[widest] <= leastWrap {
+		widest := widestAbove(widths, words)
+		if widest < 0 {
+			widest, ok = widestAbove(widths, make([]int, len(widths))), false
+		}
+		if widest < 0 {
 			return widths, false
 		}
 		widths[widest]--
 	}
-	return widths, true
+	return widths, ok
+}
+
+// widestAbove is the widest column that is wider than leastWrap and than least says,
+// -1 if there is none.
+func widestAbove(widths, least []int) int {
+	at := -1
+	for i, w := range widths {
+		if w > max(leastWrap, least[i]) && (at < 0 || w > widths[at]) {
+			at = i
+		}
+	}
+	return at
 }
 
 func sum(list []int) int {

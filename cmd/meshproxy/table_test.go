@@ -13,23 +13,25 @@ import (
 
 func TestFit(t *testing.T) {
 	for name, c := range map[string]struct {
-		natural []int
-		width   int
-		want    []int
-		fits    bool
+		natural, words []int
+		width          int
+		want           []int
+		fits           bool
 	}{
-		"no terminal":                {[]int{500, 3}, 0, []int{500, 3}, true},
-		"nothing":                    {nil, 80, nil, true},
-		"as it is":                   {[]int{10, 20}, 32, []int{10, 20}, true},
-		"the widest one gives":       {[]int{5, 40}, 32, []int{5, 25}, true},
-		"wide ones become alike":     {[]int{50, 40, 4}, 48, []int{20, 20, 4}, true},
-		"a narrow one is left alone": {[]int{60, 6, 6}, 30, []int{14, 6, 6}, true},
-		"there is no room":           {[]int{60, 60, 60}, 30, []int{10, 10, 10}, false},
+		"no terminal":                {[]int{500, 3}, []int{9, 3}, 0, []int{500, 3}, true},
+		"nothing":                    {nil, nil, 80, nil, true},
+		"as it is":                   {[]int{10, 20}, []int{9, 9}, 32, []int{10, 20}, true},
+		"the widest one gives":       {[]int{5, 40}, []int{5, 9}, 32, []int{5, 25}, true},
+		"wide ones become alike":     {[]int{50, 40, 4}, []int{9, 9, 4}, 48, []int{20, 20, 4}, true},
+		"a narrow one is left alone": {[]int{60, 6, 6}, []int{9, 6, 6}, 30, []int{14, 6, 6}, true},
+		"there is no room":           {[]int{60, 60, 60}, []int{9, 9, 9}, 30, []int{10, 10, 10}, false},
+		"others give before a word":  {[]int{52, 40}, []int{52, 9}, 80, []int{52, 26}, true},
+		"a word has to break":        {[]int{52, 40}, []int{52, 40}, 80, []int{39, 39}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, fits := fit(c.natural, c.width)
+			got, fits := fit(c.natural, c.words, c.width)
 			if !slices.Equal(got, c.want) || fits != c.fits {
-				t.Errorf("fit(%v, %d) = %v, %v; want %v, %v", c.natural, c.width, got, fits, c.want, c.fits)
+				t.Errorf("fit(%v, %v, %d) = %v, %v; want %v, %v", c.natural, c.words, c.width, got, fits, c.want, c.fits)
 			}
 		})
 	}
@@ -62,6 +64,19 @@ func TestTableFits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTableBreaksNoWords: what somebody may want to copy stays in one piece.
+func TestTableBreaksNoWords(t *testing.T) {
+	peer := "12D3KooWPWpBYJR2soPob42WwKBECVgqfnuNkVhAmfYNMXyqrjYT"
+	for _, width := range []int{200, 100, 80, 72} {
+		g := &grid{width: width, header: []string{"office", "state", "member until", "peer ID", "address"}}
+		g.AppendRow([]any{"lima", "connected", "2027-12-01", peer, "/ip4/192.0.2.2/udp/4911/quic-v1"})
+		var b strings.Builder
+		if err := printTable(&b, g); err != nil || !strings.Contains(b.String(), peer) {
+			t.Errorf("in %d columns: %v\n%s", width, err, &b)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -64,7 +65,7 @@ func importModules(c *cli.Context) error {
 		r, err := withProgress(c, "import", func(p func(store.Progress)) (*node.Transferred, error) {
 			return ctl.Import(ctx, node.Tree{Dir: dir, Format: transfer.Format(format)}, p)
 		})
-		return printTransferred(c, "imported", r, err)
+		return printTransferred(c, "imported", "", r, err)
 	})
 }
 
@@ -90,6 +91,9 @@ func projectNeeds(path string) ([]verify.Name, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
+		if !slices.Contains(projectFiles, filepath.Base(path)) {
+			return nil, fmt.Errorf("%s: want a project's directory, or its go.mod, go.sum or go.work", path)
+		}
 		path = filepath.Dir(path)
 	}
 	names, err := transfer.Project(path)
@@ -143,14 +147,15 @@ func exportModules(c *cli.Context, ctl node.Control) error {
 	r, err := withProgress(c, "export", func(p func(store.Progress)) (*node.Transferred, error) {
 		return ctl.Export(c.Context, e, p)
 	})
-	return printTransferred(c, "exported", r, err)
+	return printTransferred(c, "exported", "", r, err)
 }
 
 // maxPrinted bounds how many refused files are listed for people; JSON has more.
 const maxPrinted = 100
 
-// printTransferred says what was done, or why it ended.
-func printTransferred(c *cli.Context, verb string, r *node.Transferred, err error) error {
+// printTransferred says what was done, or why it ended. Sizes are those of files as
+// sizes says.
+func printTransferred(c *cli.Context, verb, sizes string, r *node.Transferred, err error) error {
 	if err != nil {
 		return interrupted(c.Context, err)
 	}
@@ -158,18 +163,24 @@ func printTransferred(c *cli.Context, verb string, r *node.Transferred, err erro
 		err = printJSON(c.App.Writer, r)
 	} else {
 		for _, f := range r.Refused[:min(len(r.Refused), maxPrinted)] {
-			fmt.Fprintf(c.App.Writer, "refused  %s: %s\n", f.File, f.Reason)
+			fmt.Fprintf(c.App.Writer, "refused  %s: %s\n", f.File, reasonText(f))
 		}
 		if more := r.Refusals - maxPrinted; more > 0 {
 			fmt.Fprintf(c.App.Writer, "refused  %d more; --json lists them\n", more)
 		}
-		_, err = fmt.Fprintf(c.App.Writer, "%s %d files, %s; %d were there already; %d refused\n",
-			verb, r.Files, bytesText(r.Bytes), r.Skipped, r.Refusals)
+		_, err = fmt.Fprintf(c.App.Writer, "%s %d files, %s%s; %d were there already; %d refused\n",
+			verb, r.Files, bytesText(r.Bytes), sizes, r.Skipped, r.Refusals)
 	}
 	if err == nil && r.Refusals > 0 {
 		err = fmt.Errorf("%d files were refused", r.Refusals)
 	}
 	return err
+}
+
+// reasonText is why a file was refused, on one line that does not name the file again.
+func reasonText(f node.Refused) string {
+	reason := strings.Join(strings.Fields(f.Reason), " ")
+	return strings.Replace(reason, f.File+": ", "", 1)
 }
 
 // officeFlags are those of commands that bring the office up when it does not run:
@@ -228,6 +239,8 @@ func notInterrupted(err error) error {
 func startError(err error) error {
 	var wrong *node.ConfigError
 	switch {
+	case errors.As(err, &wrong) && wrong.Field == "policy":
+		return misuse("%w", wrong.Err) // of several flags; it says which file is meant
 	case errors.As(err, &wrong):
 		return misuse("--%w", err)
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -24,14 +24,10 @@ Examples:
 
    meshproxy conflicts
    meshproxy conflicts --json`,
-	}, func(c *cli.Context, ctl node.Control) ([]node.Conflict, error) { return ctl.Conflicts(c.Context) }, printConflicts)
+	}, func(c *cli.Context, ctl node.Control) ([]node.Conflict, error) { return ctl.Conflicts(c.Context) }, orSay(printConflicts, "No conflicts."))
 }
 
 func printConflicts(c *cli.Context, list []node.Conflict) error {
-	if len(list) == 0 {
-		_, err := fmt.Fprintln(c.App.Writer, "No conflicts.")
-		return err
-	}
 	t := newTable(c.App.Writer, "file", "", "digest", "office", "from", "fetched")
 	for _, x := range list {
 		for _, side := range []struct {
@@ -164,7 +160,7 @@ func trustedCommand() *cli.Command {
 
    meshproxy trusted
    meshproxy trusted --json`,
-	}, func(c *cli.Context, ctl node.Control) ([]node.Trusted, error) { return ctl.Trusted(c.Context) }, printTrusted)
+	}, func(c *cli.Context, ctl node.Control) ([]node.Trusted, error) { return ctl.Trusted(c.Context) }, orSay(printTrusted, "None. To trust those of a go.sum: meshproxy trust go.sum"))
 }
 
 func printTrusted(c *cli.Context, list []node.Trusted) error {

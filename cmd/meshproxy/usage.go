@@ -42,7 +42,7 @@ func limitsText(u node.Upkeep) string {
 		limits = append(limits, bytesText(u.MaxSize))
 	}
 	if u.MaxAge > 0 {
-		limits = append(limits, "unused for "+u.MaxAge.String())
+		limits = append(limits, "unused for "+ageText(u.MaxAge))
 	}
 	if len(limits) == 0 {
 		return "none: nothing is dropped"

@@ -141,9 +141,13 @@ func (r *room) obey(ctx context.Context, in io.Reader) error {
 			if words[0] == "quit" || words[0] == "exit" {
 				return nil
 			}
-			if err := r.do(ctx, words[0], words[1:]); err != nil && !r.Prompt {
+			switch err := r.do(ctx, words[0], words[1:]); {
+			case err == nil:
+			case !r.Prompt:
 				return fmt.Errorf("%s: %w", line, err)
-			} else if err != nil {
+			case ctx.Err() != nil: // that is why, and no news to whoever typed Ctrl-C
+				return nil
+			default:
 				fmt.Fprintln(r.out, err)
 			}
 		}
