@@ -45,7 +45,8 @@ const (
 	// before it does: a line that is far away has nothing else to do meanwhile.
 	manyInfos, firstWindow = 8, 16
 	// aheadSlots is how many zips are read ahead at a time. Most are small and take two
-	// round trips whatever the line could carry meanwhile.
+	// round trips whatever the line could carry meanwhile. All may come from one office,
+	// which allows three times as many streams and resets what is above.
 	aheadSlots = 32
 	// aheadBytes bounds the files of the zips that are read ahead at a time, in bytes
 	// as the records tell them, before compression. A larger zip waits to be asked for:

@@ -21,7 +21,7 @@ var protocols = []struct {
 }{
 	{RecordsID, 32, 512, (*Exchange).answerRecords},
 	{PushID, 8, 128, (*Exchange).answerPush},
-	{FilesID, 32, 256, (*Exchange).answerFiles},
+	{FilesID, 96, 512, (*Exchange).answerFiles},
 	{ClaimID, 512, 8192, (*Exchange).answerClaim},
 	{AnswersID, 16, 256, (*Exchange).answerAnswers},
 }
