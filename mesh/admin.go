@@ -123,8 +123,8 @@ func (m *Mesh) Withdraw(id string) error {
 
 // Revoke takes out a member, by peer ID, or all members of an office with the
 // invitations for it. They lose their connections at once here and wherever the
-// news arrives; it spreads by itself. What a revoked admin has granted up to now
-// stays. It returns who is out.
+// news arrives; it spreads by itself. What a revoked admin has granted up to now (the
+// first member.MaxKeep of it) stays. It returns who is out.
 func (m *Mesh) Revoke(peerOrOffice, reason string) ([]peer.ID, error) {
 	var out []peer.ID
 	var errs []error
