@@ -122,8 +122,9 @@ func (m *Mesh) Withdraw(id string) error {
 
 // Revoke takes out a member, by peer ID, or all members of an office with the
 // invitations for it. They lose their connections at once here and wherever the
-// news arrives; it spreads by itself. What a revoked admin has granted up to now
-// stays. It returns who is out. Where this node is meant too, nobody is taken out.
+// news arrives; it spreads by itself. What a revoked admin has granted up to now (the
+// first member.MaxKeep of it) stays. It returns who is out. Where this node is meant
+// too, nobody is taken out.
 func (m *Mesh) Revoke(peerOrOffice, reason string) ([]peer.ID, error) {
 	var out []peer.ID
 	var errs []error

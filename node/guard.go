@@ -73,6 +73,17 @@ func (n *Node) mayHold(path string) error {
 // errExcluded is in the chain of errors about what a policy excludes.
 var errExcluded = errors.New("excluded by a policy")
 
+// isPolicy reports whether an error says that the rules of this office, or its hooks, are
+// against a module: other offices may have other rules.
+func isPolicy(err error) bool {
+	for _, rule := range []error{errExcluded, policy.ErrHold, policy.ErrRefused, policy.ErrHook} {
+		if errors.Is(err, rule) {
+			return true
+		}
+	}
+	return false
+}
+
 func (n *Node) excluded(what string, v policy.Verdict) error {
 	n.audit.noteOnce(AuditEntry{What: auditRefused, Module: what, Detail: v.Reason()})
 	return &protocol.Error{Status: n.excludedStatus(), Err: errExcluded, Text: what + " is " + v.Reason()}

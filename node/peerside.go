@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/meshproxy/meshproxy/mesh/exchange"
 	"github.com/meshproxy/meshproxy/protocol"
 	"github.com/meshproxy/meshproxy/store"
 	"github.com/meshproxy/meshproxy/store/modzip"
@@ -65,7 +66,14 @@ func (s peerSide) PutContents(ctx context.Context, contents []modzip.Content) er
 
 // Accept implements exchange.Backend.
 func (s peerSide) Accept(ctx context.Context, from peer.ID, signed *verify.Signed) error {
-	return s.n.accept(ctx, from, signed, nil)
+	err := s.n.accept(ctx, from, signed, nil)
+	if r := &signed.Record; !isPolicy(err) || r.Vouch.Proof == nil && r.Name.Kind != verify.Info && s.n.trust().Public(r.Name.Module.Path) {
+		return err // a database would have to be asked, and no question leaves this office for what it does not want
+	}
+	if s.n.trust().CheckSigned(ctx, signed) != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", exchange.ErrUnwanted, err)
 }
 
 // Answer implements exchange.Backend.

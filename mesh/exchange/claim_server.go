@@ -316,7 +316,7 @@ func (s *claimSession) take(ctx context.Context, m *claimReport) (end bool, err 
 
 // settle turns a fetcher's report into what the waiters are told. A record or an
 // answer goes through the backend's door first; what does not pass is the
-// fetcher's failure.
+// fetcher's failure, unless it is only that nothing of the module is wanted here.
 func (x *Exchange) settle(ctx context.Context, from peer.ID, c claimed, m *claimReport) (claimReply, error) {
 	text := m.Text[:min(len(m.Text), maxText)]
 	switch m.State {
@@ -363,7 +363,7 @@ func (x *Exchange) settleRecord(ctx context.Context, from peer.ID, c claimed, m 
 		}
 	}
 	if unknown != nil || have.Record.Digest != s.Record.Digest {
-		if err := x.cfg.Backend.Accept(ctx, from, s); err != nil {
+		if err := x.cfg.Backend.Accept(ctx, from, s); err != nil && !errors.Is(err, ErrUnwanted) {
 			var conflict *store.ConflictError
 			if errors.As(err, &conflict) {
 				return claimReply{State: claimHolders, Envelope: conflict.Have.Envelope,

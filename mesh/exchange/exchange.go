@@ -29,6 +29,9 @@ var (
 	ErrUnreached = errors.New("no peer was reached")
 	// ErrUnknown: peers were reached, and none of them has it.
 	ErrUnknown = errors.New("no reachable peer has it")
+	// ErrUnwanted: a record is good as far as can be told, and this node keeps none of
+	// its module. A Backend says so.
+	ErrUnwanted = errors.New("nothing of this module is kept here")
 	// ErrClosed: the exchange was closed.
 	ErrClosed = errors.New("exchange is closed")
 )
@@ -75,7 +78,8 @@ type Backend interface {
 	PutContents(ctx context.Context, contents []modzip.Content) error
 	// Accept is this node's door for a record that a peer handed over: it checks
 	// who vouches for it and keeps it, or says why not. A *store.ConflictError
-	// says that another digest was there first.
+	// says that another digest was there first; ErrUnwanted that others may want it: who
+	// waits for it here is told of it all the same.
 	Accept(ctx context.Context, from peer.ID, s *verify.Signed) error
 	// Answer returns the newest answer known for a key and when it was made.
 	Answer(key string) (value []byte, at time.Time, err error)

@@ -53,10 +53,10 @@ type office struct {
 	world  *world
 	up     sync.Once
 	staged *store.Staged // by begin
-	// refuse makes Accept refuse records of these modules.
-	refuse map[string]bool
-	full   bool  // it cannot make copies
-	class  Class // of what begin starts
+	// refuse makes Accept refuse records of these modules, unwanted by the rules of the office.
+	refuse, unwanted map[string]bool
+	full             bool  // it cannot make copies
+	class            Class // of what begin starts
 }
 
 // world is a set of offices that are all members, and know it.
@@ -124,6 +124,9 @@ func (b backend) Accept(ctx context.Context, _ peer.ID, s *verify.Signed) error 
 	if b.o.refuse[s.Record.Name.Module.Path] {
 		return verify.ErrUnvouched
 	}
+	if b.o.unwanted[s.Record.Name.Module.Path] {
+		return ErrUnwanted
+	}
 	return b.Commit(ctx, s, nil)
 }
 
@@ -186,7 +189,7 @@ func (w *world) joinAt(dir, name string, tune func(*Config)) *office {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o := &office{t: w.t, name: name, dir: dir, host: newHost(w.t, key), key: key, store: st, world: w, refuse: map[string]bool{}}
+	o := &office{t: w.t, name: name, dir: dir, host: newHost(w.t, key), key: key, store: st, world: w, refuse: map[string]bool{}, unwanted: map[string]bool{}}
 	cfg := Config{Host: o.host, Members: view{o}, Backend: backend{st, o}, Log: slog.New(slog.DiscardHandler)}
 	tune(&cfg)
 	o.x = New(cfg)
