@@ -114,12 +114,11 @@ func showAll[T any](c *cli.Context, each func(context.Context, string, func(T) e
 	if err != nil {
 		return fmt.Errorf("ls: %w", err)
 	}
-	if len(list) == 0 && below != "" {
-		print = func(c *cli.Context, _ []T) error {
-			return say(c, "Nothing is held of "+below+", nor of modules below it.")
-		}
+	none := "Nothing is held yet."
+	if below != "" {
+		none = "Nothing is held of " + below + ", nor of modules below it."
 	}
-	return show(c, list, orSay(print, "Nothing is held yet."))
+	return show(c, list, orSay(print, none))
 }
 
 func printReleases(c *cli.Context, releases []node.Release) error {
