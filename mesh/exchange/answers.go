@@ -95,6 +95,11 @@ func (x *Exchange) Answers(ctx context.Context, key string, patient bool) ([]Ans
 }
 
 func (x *Exchange) askAnswer(ctx context.Context, p peer.ID, key string, resort time.Duration) (a *Answer, err error) {
+	leave, err := x.answers.take(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, x.resort(p, 0, resort))
 	defer cancel()

@@ -165,7 +165,8 @@
 // # Limits of a server
 //
 // Each protocol has a number of streams that one peer may have open and a number
-// for all peers together; what comes above is reset at once. A stream that is
+// for all peers together; what comes above is reset at once. An asker has at most half
+// as many open for answers and files, and what it wants beyond waits there. A stream that is
 // neither read from nor written to for ioTimeout is reset; claims live by their
 // heartbeats instead, and an asker of files may take wantTimeout to ask for more and
 // sendTimeout to take more, since what it receives may be limited.

@@ -141,6 +141,8 @@ type Exchange struct {
 	packing *semaphore.Weighted // frames of files that are made at the same time
 	checks  *semaphore.Weighted // files that are verified and kept at the same time
 	buffers *semaphore.Weighted // bytes of small files on their way into the store for which no client waits
+	answers *places             // own streams of AnswersID
+	files   *places             // own streams of FilesID
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -178,6 +180,8 @@ func New(cfg Config) *Exchange {
 		packing: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		checks:  semaphore.NewWeighted(int64(checksPerCore * runtime.GOMAXPROCS(0))),
 		buffers: semaphore.NewWeighted(maxBufferedAhead),
+		answers: newPlaces(AnswersID),
+		files:   newPlaces(FilesID),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.metrics = newMetrics(cfg.Metrics, x)

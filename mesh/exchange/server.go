@@ -23,7 +23,7 @@ var protocols = []struct {
 	{PushID, 8, 128, (*Exchange).answerPush},
 	{FilesID, 96, 512, (*Exchange).answerFiles},
 	{ClaimID, 512, 8192, (*Exchange).answerClaim},
-	{AnswersID, 16, 256, (*Exchange).answerAnswers},
+	{AnswersID, 64, 1024, (*Exchange).answerAnswers},
 }
 
 // gate counts the streams of one protocol.

@@ -84,6 +84,11 @@ func (s *source) open(wantListing bool) (err error) {
 			s.end(err)
 		}
 	}()
+	leave, err := s.t.x.files.take(s.ctx, s.peer)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(s.ctx, leave) // it ends with the source, however that does
 	if s.l, s.stop, err = s.t.x.ask(s.ctx, s.peer, FilesID, s.t.req.Class); err != nil {
 		return err
 	}
