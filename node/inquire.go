@@ -176,21 +176,17 @@ func (n *errand) fromMesh(ctx context.Context) (origin, error) {
 	if _, reached := n.reach(); reached == 0 {
 		return origin{}, exchange.ErrUnreached
 	}
-	if name.Kind == verify.Zip {
-		if signed, err := n.store.Record(name); err == nil {
-			// The record came earlier, with the .info; only the files are missing.
-			if from, err := n.pull(ctx, signed, nil); err == nil {
-				return from, nil
-			}
-		}
-	}
 	if name.Kind == verify.Info {
 		n.company(name.Module)
 	}
-	if n.following.wait(ctx, name) {
-		if signed, err := n.store.Record(name); err == nil {
-			return origin{fromPeer, n.officeOf(signed.Signer)}, nil
+	came := n.following.wait(ctx, name)
+	if signed, err := n.store.Record(name); err == nil && name.Kind == verify.Zip {
+		// The record came earlier, with the .info; only the files are missing.
+		if from, err := n.pull(ctx, signed, nil); err == nil {
+			return from, nil
 		}
+	} else if err == nil && came {
+		return origin{fromPeer, n.officeOf(signed.Signer)}, nil
 	}
 	found, err := n.questions.about(ctx, n.wanted(name))
 	if err != nil {
