@@ -26,8 +26,9 @@ type Database struct {
 	ops       *sumdb.TestServer
 	server    *sumdb.Server
 
-	mu   sync.Mutex
-	lies map[module.Version]string // zip hashes to state instead of the true ones
+	mu     sync.Mutex
+	lies   map[module.Version]string // zip hashes to state instead of the true ones
+	filled int                       // records that Fill has added
 }
 
 // Hashes says the h1 hashes of a module's zip and go.mod.
@@ -132,13 +133,23 @@ func (d *Database) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // Fill adds n records of modules that nobody asks for, as a database of some age
 // holds: from 256 on it has full tiles, which clients may keep for ever.
 func (d *Database) Fill(ctx context.Context, n int) error {
+	d.mu.Lock()
+	first := d.filled
+	d.filled += n
+	d.mu.Unlock()
 	for i := range n {
-		m := module.Version{Path: fmt.Sprintf("%s%d", padding, i), Version: "v1.0.0"}
-		if _, err := d.ops.Lookup(ctx, m); err != nil {
+		if err := d.Record(ctx, module.Version{Path: fmt.Sprintf("%s%d", padding, first+i), Version: "v1.0.0"}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Record adds a record of m, unless there is one: with Fill in between, modules are as
+// far apart in the log as those of a project are in a real one.
+func (d *Database) Record(ctx context.Context, m module.Version) error {
+	_, err := d.ops.Lookup(ctx, m)
+	return err
 }
 
 // padding begins the paths of modules that Fill makes up.
