@@ -114,7 +114,7 @@ func zipModule(s *store.Store, root verify.Digest) (module.Version, error) {
 func upkeep(s *store.Store) Upkeep {
 	last := s.Upkeep()
 	u := Upkeep{
-		Damaged: int(s.Accounting().Damaged), Scrubbing: last.Scrubbing, Scrubbed: last.Scrubbed, Found: last.Found,
+		Damaged: int(s.Accounting().Damaged), Scrubbing: last.Scrubbing, Scrubbed: last.Scrubbed, Found: last.Found, Lost: last.Lost,
 		Collected: last.Collected, Dropped: last.Dropped, Kept: last.Kept, Freed: last.Freed,
 	}
 	if pins, err := s.Pins(); err == nil {

@@ -115,6 +115,7 @@ type Upkeep struct {
 	Scrubbing bool          `json:"scrubbing"`
 	Scrubbed  time.Time     `json:"scrubbed,omitzero"` // when everything was last read and hashed
 	Found     int           `json:"scrub_found"`       // damaged by that
+	Lost      int           `json:"lost"`              // keys that were lost and put back when the store was opened; zero once everything was read
 	Collected time.Time     `json:"collected,omitzero"`
 	Dropped   int           `json:"dropped"`     // zips, by the last gc
 	Kept      int           `json:"kept"`        // by it, as perhaps the last copies in the mesh

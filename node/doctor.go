@@ -70,6 +70,10 @@ func (o *Offline) Doctor(context.Context) ([]Finding, error) {
 
 func (n *Node) checkStore(context.Context) Finding {
 	f := checkDir(n.cfg.Dir)
+	if lost := n.store.Upkeep().Lost; f.Verdict == Good && lost > 0 {
+		f.Verdict, f.Detail = Doubt, fmt.Sprintf("%s, and more may be lost", count(lost, "lost key was put back", "lost keys were put back"))
+		f.Advice = "read everything once: meshproxy verify; the next start repairs the store"
+	}
 	if damaged, err := n.store.Damaged(); f.Verdict == Good && (err != nil || len(damaged) > 0) {
 		f.Verdict, f.Detail = Doubt, fmt.Sprintf("%d damaged files are not served", len(damaged))
 		f.Advice = "the node tries to heal them; for their names: meshproxy verify"

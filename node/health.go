@@ -47,6 +47,9 @@ func healthOf(st *Status, peers []Peer, h History) Health {
 	if st.Upkeep.Damaged > 0 {
 		add("store", Fault, "meshproxy verify", "%s damaged and not served", count(st.Upkeep.Damaged, "file is", "files are"))
 	}
+	if st.Upkeep.Lost > 0 {
+		add("store", Fault, "meshproxy verify", "the store had lost %s, and may have lost more", count(st.Upkeep.Lost, "key that was put back", "keys that were put back"))
+	}
 	if st.Conflicts > 0 {
 		add("conflicts", Doubt, "meshproxy conflicts", "%s refused", count(st.Conflicts, "second content for a module was", "second contents for modules were"))
 	}

@@ -147,6 +147,7 @@ func TestHealth(t *testing.T) {
 		"a liar":           {Status{Known: 1}, []Peer{{Office: "lima", Connected: true, Lies: 2}}, Traffic{}, Fault, "lima sent what does not check"},
 		"an alarm":         {Status{Alarms: []string{"the database signed two histories"}}, nil, Traffic{}, Fault, "The database signed two histories."},
 		"damage":           {Status{Upkeep: Upkeep{Damaged: 3}}, nil, Traffic{}, Fault, "3 files are damaged"},
+		"lost keys":        {Status{Upkeep: Upkeep{Lost: 1}}, nil, Traffic{}, Fault, "1 key that was put back"},
 		"a conflict":       {Status{Conflicts: 1}, nil, Traffic{}, Doubt, "1 second content"},
 		"a few failures":   {Status{}, nil, Traffic{Store: Tally{Answers: 9}, Failed: 1}, Doubt, "1 request failed"},
 		"nothing but them": {Status{}, nil, Traffic{Failed: 5}, Fault, "5 requests failed"},

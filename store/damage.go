@@ -121,7 +121,7 @@ func (s *Store) isBad(d verify.Digest) bool {
 // that name the old one are out of date: a new epoch says so.
 func (t *tx) healed(h fileHead, f RawFile) error {
 	if h.raw != f {
-		t.epoch++
+		t.epoch = nextEpoch(t.epoch, t.s.o.Clock())
 		if err := t.set([]byte{spaceEpoch}, binary.BigEndian.AppendUint64(nil, t.epoch)); err != nil {
 			return err
 		}

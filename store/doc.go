@@ -22,7 +22,8 @@
 //
 // # Directory
 //
-// The store's directory holds badger, the database; tmp, where large files wait to
+// The store's directory holds badger, the database, with a file schema beside Badger's own that
+// says the schema version once more; tmp, where large files wait to
 // be checked, and zips that are often asked for stand whole; lock; open, which stands while the store is open; needs-repair, which
 // asks the next Open for a repair and says why; and, while one is done, badger.new
 // and badger.old.
@@ -35,8 +36,8 @@
 //
 //	v                               schema version, uint32
 //	a                               accounting, CBOR (Accounting)
-//	e                               epoch, uint64: rises when a kept file's stream is replaced by another encoding
-//	g                               number of the newest stream, uint64
+//	e                               epoch, uint64: rises when a kept file's stream is replaced by another encoding, past the clock's microseconds
+//	g                               number of the newest stream, uint64; on Open it goes on past the clock's microseconds
 //	f digest                        file: flags 1, method 1, references uint32, CRC-32 uint32, stream size uint64, content size uint64, number of its stream uint64
 //	d uint64 uint32                 chunk of the stream with that number, 1 MiB each but the last
 //	q digest                        damage found in that file: unix seconds uint64, reason
@@ -56,6 +57,10 @@
 //
 // Streams have numbers, given in the order in which they come, so that the files
 // of a zip, which come together, stand together and are read in one go.
+//
+// Badger may lose keys (see docs/architecture.md). Open makes up for v, a, e and g,
+// which stand alone: see restoreSchema, recount, nextEpoch and firstNumber. Any other key is
+// found missing by what leads to it.
 //
 // A file has a reference for each root that is held or staged and whose listing
 // names it; a file without a reference does not exist. A reference taken before a

@@ -34,6 +34,8 @@ const (
 	spaceMeta     = 'n'
 	spaceData     = 'k'
 	spaceFiller   = 'x'
+
+	spaces = "vaegfdqilzurctpmsnkx" // all of them
 )
 
 // chunkSize is the largest value of a file's stream or of a listing.

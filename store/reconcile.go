@@ -323,7 +323,7 @@ func (r *reconciler) finish() error {
 	return r.s.do(r.ctx, write{entries: 4, bytes: 1 << 10, sync: true, apply: func(t *tx) error {
 		t.acct = r.acct
 		t.number = max(t.number, r.number)
-		t.epoch++
+		t.epoch = nextEpoch(t.epoch, t.s.o.Clock())
 		return t.set([]byte{spaceEpoch}, binary.BigEndian.AppendUint64(nil, t.epoch))
 	}})
 }

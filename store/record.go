@@ -82,19 +82,6 @@ func hasRelease(txn *badger.Txn, m module.Version) (known bool, err error) {
 	return known, err
 }
 
-// lastArrival is the latest time in the index.
-func lastArrival(txn *badger.Txn) uint64 {
-	o := badger.DefaultIteratorOptions
-	o.Prefix, o.PrefetchValues, o.Reverse = []byte{spaceArrival}, false, true
-	it := txn.NewIterator(o)
-	defer it.Close()
-	it.Seek(timeKey(spaceArrival, 1<<64-1))
-	if !it.Valid() || len(it.Item().Key()) != 9 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(it.Item().Key()[1:])
-}
-
 // Arrival is a module version and when its first record came.
 type Arrival struct {
 	Module module.Version

@@ -156,7 +156,7 @@ func salvage(ctx context.Context, from, to string, o Options, report *RepairRepo
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if err := refuseNewer(src); err != nil {
+	if err := refuseNewer(src, from); err != nil {
 		return err
 	}
 	dst, err := badger.Open(badgerOptions(to, o))

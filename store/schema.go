@@ -46,12 +46,19 @@ func migrate(db *badger.DB, steps []func(*badger.DB) error) error {
 
 // refuseNewer returns ErrNewer for a database of a newer version of this program,
 // in which a repair would take for damage what it does not know.
-func refuseNewer(db *badger.DB) error {
+func refuseNewer(db *badger.DB, data string) error {
 	have, err := readSchema(db)
+	if err != nil {
+		have, err = notedSchema(data)
+	}
 	if err == nil && have > schema {
-		return fmt.Errorf("schema %d, this program knows %d; use the version that wrote it: %w", have, schema, ErrNewer)
+		return newer(have)
 	}
 	return nil // what cannot be read is what a repair is for
+}
+
+func newer(have uint32) error {
+	return fmt.Errorf("schema %d, this program knows %d; use the version that wrote it: %w", have, schema, ErrNewer)
 }
 
 func readSchema(db *badger.DB) (uint32, error) {

@@ -84,6 +84,7 @@ type Store struct {
 	arrival   uint64       // owned by the writer: the latest time in the index of arrivals
 	published atomic.Pointer[Accounting]
 	epoch     atomic.Uint64
+	lost      int    // keys that were lost and put back by Open
 	synced    string // owned by the syncer: files whose directory entry is durable
 	syncCount atomic.Int64
 	garbage   atomic.Int64 // bytes of streams deleted since space was last given back
@@ -209,6 +210,9 @@ func (s *Store) start() (err error) {
 		return errors.Join(err, s.stop())
 	}
 	s.loadUpkeep()
+	if s.lost > 0 {
+		s.upkept(func(u *upkeep) bool { u.last.Lost += s.lost; return true })
+	}
 	return nil
 }
 
@@ -220,29 +224,19 @@ const spoolName = "tmp"
 // load brings the database to the schema of this program, and reads what is kept
 // in memory.
 func (s *Store) load() error {
-	if err := migrate(s.db, migrations); err != nil {
-		return err
-	}
-	txn := s.db.NewTransaction(false)
-	defer txn.Discard()
-	v, err := getValue(txn, []byte{spaceAccount})
-	if err == nil {
-		err = decMode.Unmarshal(v, &s.acct)
-	}
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		s.needsRepair(fmt.Sprintf("accounting: %v", err)) // it counts from nought meanwhile
-	}
-	s.arrival = lastArrival(txn)
-	acct := s.acct
-	s.published.Store(&acct)
-	epoch, err := getNumber(txn, spaceEpoch)
+	restored, err := restoreSchema(s.db, s.data)
 	if err != nil {
 		return err
 	}
-	s.epoch.Store(epoch)
-	if s.number, err = getNumber(txn, spaceNumber); err != nil {
+	if err := migrate(s.db, migrations); err != nil {
 		return err
 	}
+	if err := s.loadSingle(restored); err != nil {
+		return err
+	}
+	s.noteSchema()
+	txn := s.db.NewTransaction(false)
+	defer txn.Discard()
 	return scan(txn, []byte{spaceDamage}, nil, false, func(item *badger.Item) error {
 		d, err := parseDigest(item.Key())
 		s.bad[d] = struct{}{}

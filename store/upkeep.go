@@ -15,6 +15,7 @@ type Upkeep struct {
 	Files     int64     `json:"files"`     // that it read
 	Bytes     int64     `json:"bytes"`     // that it read
 	Found     int       `json:"found"`     // damaged files, zips and records, up to 1,000
+	Lost      int       `json:"lost"`      // keys put back by Open since; what else was lost with them is not known
 	Collected time.Time `json:"collected"` // when the last GC ended that was no dry run; zero if none did
 	Dropped   int       `json:"dropped"`   // zips
 	Kept      int       `json:"kept"`      // zips that should have gone, but may be the last copies
@@ -71,6 +72,7 @@ func (s *Store) endScrub(r *ScrubReport) {
 		u.scrubbing--
 		if r != nil {
 			u.last.Scrubbed, u.last.Files, u.last.Bytes, u.last.Found = now, r.Files, r.Bytes, len(r.Damaged)
+			u.last.Lost = 0
 		}
 		return r != nil
 	})
