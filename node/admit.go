@@ -155,11 +155,8 @@ func isLie(err error) bool {
 // an outage of whoever should vouch for them is no statement about them.
 func refused(name verify.Name, err error) error {
 	status := http.StatusForbidden
-	switch {
-	case errors.Is(err, verify.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	if errors.Is(err, verify.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		status = http.StatusServiceUnavailable
-	case errors.Is(err, verify.ErrMismatch):
-		status = http.StatusForbidden
 	}
 	return protocol.Errorf(status, "%s: not admitted: %w", name, err)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 
 	"golang.org/x/sync/errgroup"
@@ -96,7 +95,7 @@ func (n *Node) onlyMesh(name string, meshErr error) error {
 // isAnswer reports whether an error is what the upstream had to say about a
 // module, as opposed to its not being able to say anything.
 func isAnswer(err error) bool {
-	if errors.Is(err, fs.ErrNotExist) {
+	if protocol.IsNotFound(err) {
 		return true
 	}
 	var e *protocol.Error

@@ -1,8 +1,6 @@
 package node
 
 import (
-	"errors"
-	"io/fs"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +45,7 @@ func newRequestMetrics(r prometheus.Registerer) *requestMetrics {
 func (m *requestMetrics) fetched(k verify.Kind, err error) {
 	result := "ok"
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case protocol.IsNotFound(err):
 		result = "absent"
 	case err != nil:
 		result = "failed"

@@ -30,7 +30,7 @@ func sumdbError(name, sub string, err error) error {
 	switch {
 	case errors.Is(err, verify.ErrUnavailable):
 		return protocol.Unavailable("%w", err)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, verify.ErrNotCached):
+	case protocol.IsNotFound(err), errors.Is(err, verify.ErrNotCached):
 		return protocol.NotFound("%w", err)
 	case errors.Is(err, verify.ErrPrivate):
 		return protocol.Errorf(http.StatusForbidden, "%w; the go command here wants it in GONOSUMDB or GOPRIVATE, too", err)

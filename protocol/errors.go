@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -56,15 +57,28 @@ func (e *Error) Is(target error) bool {
 	return target == fs.ErrNotExist && (e.Status == http.StatusNotFound || e.Status == http.StatusGone)
 }
 
+// IsNotFound reports whether err says that there is no such module, version or
+// answer: if the first Error in its chain is 404 or 410, or without one, if it is
+// fs.ErrNotExist. A file or program that this machine lacks is also fs.ErrNotExist
+// to errors.Is, but says nothing of a module: that is not "not found".
+func IsNotFound(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Is(fs.ErrNotExist)
+	}
+	var local syscall.Errno
+	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, &local)
+}
+
 // StatusOf maps any error to the status that a client gets: that of the first
-// Error in its chain, 404 for fs.ErrNotExist, 504 for a deadline, 503 for work
+// Error in its chain, 404 for what IsNotFound, 504 for a deadline, 503 for work
 // that was cancelled, and 500 for all else.
 func StatusOf(err error) int {
 	var e *Error
 	switch {
 	case errors.As(err, &e) && e.Status >= 400 && e.Status < 600:
 		return e.Status
-	case errors.Is(err, fs.ErrNotExist):
+	case IsNotFound(err):
 		return http.StatusNotFound
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return http.StatusGatewayTimeout

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -51,6 +52,7 @@ func TestStatusOf(t *testing.T) {
 		{"wrapped error", fmt.Errorf("a: %w", protocol.NotFound("b")), 404},
 		{"error around a cause", protocol.Errorf(http.StatusBadGateway, "a: %w", fs.ErrNotExist), 502},
 		{"not exist", fmt.Errorf("a: %w", fs.ErrNotExist), 404},
+		{"a lost file", fmt.Errorf("a: %w", &fs.PathError{Op: "open", Path: "a", Err: syscall.ENOENT}), 500},
 		{"deadline", fmt.Errorf("a: %w", context.DeadlineExceeded), 504},
 		{"cancelled", fmt.Errorf("a: %w", context.Canceled), 503},
 		{"unknown", errors.New("a"), 500},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"mime"
 	"net/http"
@@ -167,7 +166,7 @@ func (p *proxy) latest(ctx context.Context, mod string) (*Fetched, error) {
 		return nil, badName(err)
 	}
 	f, notFound := p.info(ctx, mod, "", esc+"/@latest")
-	if notFound == nil || !errors.Is(notFound, fs.ErrNotExist) {
+	if !protocol.IsNotFound(notFound) {
 		return f, notFound
 	}
 	list, err := p.list(ctx, mod)

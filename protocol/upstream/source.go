@@ -168,7 +168,7 @@ func try[T any](ctx context.Context, u *Upstreams, mod string, ask func(source) 
 		if ctx.Err() != nil {
 			return zero, err
 		}
-		notFound := errors.Is(err, fs.ErrNotExist)
+		notFound := protocol.IsNotFound(err)
 		switch {
 		case e.source == source(u.direct):
 			best, rank = err, rankDirect

@@ -2,8 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"net/http"
 	"sync"
 	"time"
@@ -113,7 +111,7 @@ func (u *Upstreams) askRoute(ctx context.Context, name string) (route, error) {
 		if err == nil {
 			return route{via: p, path: path}, nil
 		}
-		if !e.fallback && !errors.Is(err, fs.ErrNotExist) {
+		if !e.fallback && !protocol.IsNotFound(err) {
 			return route{}, err
 		}
 	}
